@@ -1,0 +1,1 @@
+"""What every layer may import: numpy and the standard library only."""
