@@ -1,0 +1,1 @@
+"""Offline part: optics, losses, metrics, data sets, trainer and evaluation. Import its modules."""
