@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib import import_module
@@ -91,7 +92,8 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _to_plain(value: Any) -> Any:
     if isinstance(value, LensConfig):
-        return asdict(value)
+        # JSON has no infinity: a lens focused there says "inf", which float() reads.
+        return {k: "inf" if math.isinf(v) else v for k, v in asdict(value).items()}
     if isinstance(value, (tuple, list)):
         return [_to_plain(item) for item in value]
     return value
