@@ -1,0 +1,149 @@
+"""Small real ONNX graphs with the exported signature, whose answers numpy can compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ddfd_ros.core.metadata import CONTRACT_KEY, ModelContract, make_golden
+from ddfd_ros.core.thin_lens import LENS_PRESETS
+
+WEIGHTS = np.random.default_rng(3).normal(size=(1, 3, 3, 3)).astype(np.float32)
+
+
+def reference(image: np.ndarray) -> dict[str, np.ndarray]:
+    """What the graph below computes, by sums over shifted copies."""
+    padded = np.pad(image.astype(np.float64) / 255, ((1, 1), (1, 1), (0, 0)))
+    height, width = image.shape[:2]
+    depth = np.full((height, width), 5.0)
+    for channel in range(3):
+        for row in range(3):
+            for column in range(3):
+                part = padded[row : row + height, column : column + width, channel]
+                depth += WEIGHTS[0, channel, row, column] * part
+    return {
+        "depth_m": depth.astype(np.float32),
+        "sigma_m": (np.abs(depth) * 0.1).astype(np.float32),
+        "sharp_rgb": (image // 2 + 10).astype(np.uint8),
+    }
+
+
+def contract(**changes) -> ModelContract:
+    values = {
+        "format_version": 1,
+        "network": "tiny",
+        "network_options": {"heads": "both"},
+        "parameter_count": 28,
+        "input_height": None,
+        "input_width": None,
+        "size_multiple": 32,
+        "outputs": ("depth_m", "sigma_m", "sharp_rgb"),
+        "depth_min_m": 0.5,
+        "depth_max_m": 10.0,
+        "lens": LENS_PRESETS["nyu-8m"],
+        "training": {"seed": 1},
+        "metrics": {},
+        "weights_sha256": "0" * 64,
+    }
+    return ModelContract(**(values | changes))
+
+
+def graph(
+    height: int | str = "height",
+    width: int | str = "width",
+    batched: bool = False,
+    input_name: str = "image",
+) -> onnx.ModelProto:
+    """The sums of ``reference`` as an ONNX graph, uint8 ``[H, W, 3]`` in."""
+    nodes, front = [], [1] if batched else []
+    flat = input_name
+    if batched:
+        nodes.append(helper.make_node("Squeeze", [input_name, "first"], ["flat"]))
+        flat = "flat"
+    back = (
+        (lambda name, source: helper.make_node("Unsqueeze", [source, "first"], [name]))
+        if batched
+        else (lambda name, source: helper.make_node("Identity", [source], [name]))
+    )
+    nodes += [
+        helper.make_node("Cast", [flat], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[2, 0, 1]),
+        helper.make_node("Unsqueeze", ["planes", "first"], ["batch"]),
+        helper.make_node("Div", ["batch", "full"], ["unit"]),
+        helper.make_node("Conv", ["unit", "weights", "bias"], ["filtered"], pads=[1] * 4),
+        helper.make_node("Squeeze", ["filtered", "first_two"], ["depth"]),
+        back("depth_m", "depth"),
+        helper.make_node("Abs", ["depth"], ["size"]),
+        helper.make_node("Mul", ["size", "tenth"], ["sigma"]),
+        back("sigma_m", "sigma"),
+        helper.make_node("Div", ["float", "two"], ["half"]),
+        helper.make_node("Floor", ["half"], ["floored"]),
+        helper.make_node("Add", ["floored", "ten"], ["brighter"]),
+        helper.make_node("Cast", ["brighter"], ["sharp"], to=TensorProto.UINT8),
+        back("sharp_rgb", "sharp"),
+    ]
+    constants = {
+        "first": np.array([0]),
+        "first_two": np.array([0, 1]),
+        "weights": WEIGHTS,
+        "bias": np.array([5.0], np.float32),
+        "full": np.array(255.0, np.float32),
+        "tenth": np.array(0.1, np.float32),
+        "two": np.array(2.0, np.float32),
+        "ten": np.array(10.0, np.float32),
+    }
+    sides = [*front, height, width]
+    info = helper.make_tensor_value_info
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "tiny",
+            [info(input_name, TensorProto.UINT8, [*sides, 3])],
+            [
+                info("depth_m", TensorProto.FLOAT, sides),
+                info("sigma_m", TensorProto.FLOAT, sides),
+                info("sharp_rgb", TensorProto.UINT8, [*sides, 3]),
+            ],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+
+
+def write_model(
+    path: Path, model: onnx.ModelProto | None = None, text: str | None = None, **changes
+) -> Path:
+    """Write ``model`` with a contract (``text`` instead of a well-formed one when given)."""
+    model = graph() if model is None else model
+    if text is None:
+        text = contract(**changes).to_json()
+    if text:
+        helper.set_model_props(model, {CONTRACT_KEY: text})
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def make():
+    """The helpers above, for test modules (pytest's importlib mode shares no modules)."""
+
+    class Make:
+        pass
+
+    Make.reference = staticmethod(reference)
+    Make.contract = staticmethod(contract)
+    Make.graph = staticmethod(graph)
+    Make.write_model = staticmethod(write_model)
+    Make.make_golden = staticmethod(make_golden)
+    return Make
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def runtime(request):
+    pytest.importorskip(request.param)
+    return request.param
