@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,6 +15,8 @@ SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
 SSIM_K1 = 0.01
 SSIM_K2 = 0.03
+
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 def charbonnier(
@@ -41,6 +46,35 @@ def _gaussian_taps(like: Tensor) -> Tensor:
     return taps / taps.sum()
 
 
+def _window_means(images: Tensor) -> Tensor:
+    """Gaussian means of every 11x11 window: ``[..., H, W]`` -> ``[..., H - 10, W - 10]``.
+
+    Every plane becomes a channel of one channels-last depthwise convolution: on a CPU twenty times
+    as fast as planes in the batch dimension. Without cuDNN, which may round products to TF32.
+    """
+    taps = _gaussian_taps(images)
+    planes = images.reshape(1, -1, *images.shape[-2:])
+    planes = planes.contiguous(memory_format=torch.channels_last)
+    count = planes.shape[1]
+    with torch.backends.cudnn.flags(enabled=False):
+        planes = F.conv2d(planes, taps.view(1, 1, 1, -1).repeat(count, 1, 1, 1), groups=count)
+        planes = F.conv2d(planes, taps.view(1, 1, -1, 1).repeat(count, 1, 1, 1), groups=count)
+    return planes.reshape(*images.shape[:-2], *planes.shape[-2:])
+
+
+def ssim_from_moments(
+    mean_a: Array, mean_b: Array, aa: Array, bb: Array, ab: Array, *, data_range: float
+) -> Array:
+    """SSIM from the window means of a, b, a^2, b^2 and a b (Wang et al. 2004, eq 13).
+
+    Arrays or tensors of one shape; returns the same.
+    """
+    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
+    product, squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
+    luminance = (2 * product + c1) / (squares + c1)
+    return luminance * (2 * (ab - product) + c2) / (aa + bb - squares + c2)
+
+
 def ssim_map(pred: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
     """Structural similarity per pixel (Wang et al. 2004), Gaussian window 11x11 of sigma 1.5 px.
 
@@ -66,16 +100,8 @@ def ssim_map(pred: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
     with torch.autocast(pred.device.type, enabled=False):
         dtype = torch.float64 if pred.dtype == torch.float64 else torch.float32
         a, b = pred.to(dtype), target.to(dtype)
-        taps = _gaussian_taps(a)
-        planes = torch.stack((a, b, a * a, b * b, a * b)).reshape(-1, 1, *a.shape[-2:])
-        planes = F.conv2d(planes, taps.view(1, 1, 1, -1))
-        planes = F.conv2d(planes, taps.view(1, 1, -1, 1))
-        mean_a, mean_b, aa, bb, ab = planes.reshape(5, *a.shape[:2], *planes.shape[-2:])
-        c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
-        covariance = ab - mean_a * mean_b
-        variances = aa - mean_a**2 + bb - mean_b**2
-        luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-        return luminance * (2 * covariance + c2) / (variances + c2)
+        moments = _window_means(torch.stack((a, b, a * a, b * b, a * b)))
+        return ssim_from_moments(*moments.unbind(), data_range=data_range)
 
 
 def ssim(
