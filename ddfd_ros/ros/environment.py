@@ -1,0 +1,111 @@
+"""What has to stand in the environment before rclpy starts, and where shipped files lie.
+
+Fast DDS reads its profile once, when the first participant is made, and rclpy finds its plugins
+through ``AMENT_PREFIX_PATH``: both must be set before ``rclpy.init``. Standard library only, so
+that launch files, the demo and tests can use it without rclpy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+
+from ddfd_ros.core.errors import ModelLoadError
+
+PACKAGE = "ddfd_ros"
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS looks for its profile: the first up to Jazzy, the second from Kilted on."""
+
+LARGE_PROFILE = "fastdds_shm_64mb.xml"
+SMALL_PROFILE = "fastdds_shm_16mb.xml"
+_MIB = 1 << 20
+_MODEL_SUFFIXES = (".onnx", ".engine", ".plan", ".pt", ".ckpt")
+
+
+def share_folders() -> Iterator[Path]:
+    """Folders that may hold ``config`` and ``models``: the checkout, then installations."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "package.xml").is_file():
+        yield checkout
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    for prefix in (*prefixes, sys.prefix):
+        folder = Path(prefix) / "share" / PACKAGE
+        if folder.is_dir():
+            yield folder
+
+
+def find_shipped(relative: str) -> Path | None:
+    """The first existing file ``relative`` to a share folder; None when there is none."""
+    for folder in share_folders():
+        if (path := folder / relative).is_file():
+            return path
+    return None
+
+
+def shipped_models() -> dict[str, Path]:
+    """Models that come with the package, by name without suffix."""
+    result: dict[str, Path] = {}
+    for folder in share_folders():
+        for path in sorted((folder / "models").rglob("*")):
+            if path.suffix in _MODEL_SUFFIXES:
+                result.setdefault(path.stem, path)
+    return result
+
+
+def resolve_model(model_path: str) -> Path:
+    """A model's file from the ``model_path`` parameter: a path, or the name of a shipped model.
+
+    Raises:
+        ModelLoadError: Neither; the message lists what there is.
+    """
+    path = Path(model_path).expanduser()
+    if model_path and path.is_file():
+        return path
+    shipped = shipped_models()
+    if model_path in shipped:
+        return shipped[model_path]
+    raise ModelLoadError(
+        f"model_path: expected a model file or one of the shipped models {sorted(shipped)}, got "
+        f"{model_path!r}; set the parameter model_path (absolute paths are safest)"
+    )
+
+
+def suitable_profile(shared_memory: str = "/dev/shm") -> Path | None:
+    """The Fast DDS profile whose segments fit into the machine's shared memory.
+
+    Every process in the network of nodes makes a segment of its own, and touching one that the
+    file system cannot back ends the process: containers often have 64 MB in all.
+    """
+    try:
+        status = os.statvfs(shared_memory)
+    except OSError:
+        return None
+    free = status.f_bavail * status.f_frsize
+    if free >= 256 * _MIB:
+        return find_shipped(f"config/{LARGE_PROFILE}")
+    if free >= 48 * _MIB:
+        return find_shipped(f"config/{SMALL_PROFILE}")
+    return None
+
+
+def active_profile(environ: MutableMapping[str, str] = os.environ) -> str:
+    """The Fast DDS profile file in force, or an empty string."""
+    return next((environ[name] for name in PROFILE_VARIABLES if environ.get(name)), "")
+
+
+def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Complete ``environ`` for rclpy, touching nothing that is set already.
+
+    A sourced ROS 2 installation has set ``AMENT_PREFIX_PATH``; with the wheels from PyPI it is
+    ``sys.prefix``. The shipped Fast DDS profile is used unless either profile variable exists; set
+    one to the empty string to run with Fast DDS's own defaults.
+    """
+    if not environ.get("AMENT_PREFIX_PATH") and (Path(sys.prefix) / "share/rclpy").is_dir():
+        environ["AMENT_PREFIX_PATH"] = sys.prefix
+    if any(name in environ for name in PROFILE_VARIABLES):
+        return
+    if (profile := suitable_profile()) is not None:
+        for name in PROFILE_VARIABLES:
+            environ[name] = str(profile)
