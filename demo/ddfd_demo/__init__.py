@@ -1,0 +1,1 @@
+"""The demonstration: plays real input into the running node over DDS and shows what comes back."""

@@ -1,0 +1,259 @@
+"""The chain: starts node, recorder and player as processes of their own, and keeps the books."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ddfd_demo.errors import ChainError
+from ddfd_demo.processes import Child, Children, ros_environment
+from ddfd_demo.sources.base import Pacing
+from ddfd_demo.spool import read_lines
+
+NAMESPACE = "/ddfd_demo"
+
+
+@dataclass(frozen=True)
+class ChainOptions:
+    """How the frames of a spool are played through the node.
+
+    Attributes:
+        model: Model file.
+        runtime: As the node's parameter.
+        pacing: ``wait`` (next frame when the last is answered) or ``stream`` (real time).
+        rate_hz: Frames per second of a stream without recorded times.
+        constant_rate: Play at ``rate_hz`` even where times were recorded.
+        total: Frames to send in all, repeating the spool; 0: each once.
+        keep_images: Keep the images that come back (the recorder decodes them in any case).
+        camera: Play this device instead of the spool; ``total`` frames, resized by ``scale``.
+        scale: See ``camera``.
+        parameters: Further parameters of the node.
+        start_timeout_s: Longest start of the node, loading and checking the model included.
+        silence_s: With nothing sent and nothing answered for so long, the chain is broken.
+        drain_s: Longest wait for the last answers.
+    """
+
+    model: Path
+    runtime: str = "auto"
+    pacing: Pacing = "stream"
+    rate_hz: float = 10.0
+    constant_rate: bool = False
+    total: int = 0
+    keep_images: bool = True
+    camera: str | None = None
+    scale: float = 1.0
+    parameters: dict[str, str] = field(default_factory=dict)
+    start_timeout_s: float = 120.0
+    silence_s: float = 30.0
+    drain_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class ChainRecord:
+    """What was sent and what came back.
+
+    Attributes:
+        sent: Frame number by stamp in nanoseconds, in the order of sending.
+        received: By topic name, the recorder's line by stamp.
+        counters: The node's own last word: values of its diagnostics as text.
+        cpu_s: Processor seconds by process, while frames were played.
+        wall_s: How long frames were played, from the first to the last one sent.
+        start_s: From starting the node until it was active and everybody connected.
+    """
+
+    sent: dict[int, int]
+    received: dict[str, dict[int, dict[str, Any]]]
+    counters: dict[str, str]
+    cpu_s: dict[str, float]
+    wall_s: float
+    start_s: float
+
+
+def run_chain(
+    spool: Path,
+    options: ChainOptions,
+    logs: Path,
+    progress: Callable[[int, int], None] = lambda sent, answered: None,
+    started: Callable[[float], None] = lambda start_s: None,
+) -> ChainRecord:
+    """Play a spool through the node, and return when every frame has met its fate.
+
+    Args:
+        spool: Folder of a :class:`~ddfd_demo.spool.Spool`.
+        options: What is played, and how.
+        logs: Folder for one log file per process.
+        progress: Called with the number of frames sent and answered so far.
+        started: Called once, with the seconds that starting took.
+
+    Raises:
+        ChainError: A process ended, or nothing came for too long; with the tail of its log.
+    """
+    begin = time.monotonic()
+    with Children(ros_environment(logs)) as children:
+        node = children.start("node", _node_command(options), logs / "node.log")
+        light = [] if options.keep_images else ["--light"]
+        recorder = _start(children, "recorder", spool, logs, light)
+        received = _Followed(spool / "received.jsonl")
+        children.wait_until(
+            "topics of the node", lambda: received.saw_event("ready"), options.start_timeout_s
+        )
+        player = _start(children, "player", spool, logs, _player_arguments(options))
+        sent = _Followed(spool / "sent.jsonl")
+        children.wait_until(
+            "the node's subscription to image_raw (it subscribes when active)",
+            lambda: sent.saw_event("start"),
+            options.start_timeout_s,
+        )
+        start_s = time.monotonic() - begin
+        started(start_s)
+        with _stopwatch([node, recorder, player]) as watch:
+            _play(children, sent, received, options.silence_s, progress)
+        _drain(children, received, options.drain_s)
+        progress(sent.frames(), received.answered())
+        return ChainRecord(
+            sent={line["stamp_ns"]: line["index"] for line in sent.lines if "stamp_ns" in line},
+            received=_by_topic(received.lines),
+            counters=_last_counters(received.lines),
+            cpu_s=watch["cpu_s"],
+            wall_s=watch["wall_s"],
+            start_s=start_s,
+        )
+
+
+class _Followed:
+    """A file of JSON lines that another process is writing; each line is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._stamps: dict[str, set[int]] = {}
+        self.lines: list[dict[str, Any]] = []
+
+    def update(self) -> None:
+        """Read what was added since the last time, complete lines only."""
+        new, self._offset = read_lines(self._path, self._offset)
+        self.lines += new
+        for line in new:
+            if "stamp_ns" in line:
+                self._stamps.setdefault(line.get("topic", "sent"), set()).add(line["stamp_ns"])
+
+    def saw_event(self, name: str) -> bool:
+        """Whether the line of this event has come."""
+        self.update()
+        return any(line.get("event") == name for line in self.lines)
+
+    def frames(self) -> int:
+        """Frames sent."""
+        return len(self._stamps.get("sent", ()))
+
+    def answered(self) -> int:
+        """Frames of which an image came back: depth or, without that head, another."""
+        return max(len(self._stamps.get(name, ())) for name in ("depth", "sharp", "sigma"))
+
+
+def _play(
+    children: Children,
+    sent: _Followed,
+    received: _Followed,
+    silence_s: float,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Follow the player until it has sent everything."""
+    last, quiet_since = (-1, -1), time.monotonic()
+    while not sent.saw_event("done"):
+        if any(line.get("event") == "spool full" for line in sent.lines):
+            return
+        children.check("playing")
+        received.update()
+        now = (sent.frames(), received.answered())
+        if now != last:
+            last, quiet_since = now, time.monotonic()
+            progress(*now)
+        elif time.monotonic() - quiet_since > silence_s:
+            raise _silence(children, now, silence_s)
+        time.sleep(0.1)
+
+
+def _silence(children: Children, now: tuple[int, int], silence_s: float) -> ChainError:
+    node = children.first
+    return ChainError(
+        f"answers: expected one to each frame sent, got {now[1]} to {now[0]} frames and then "
+        f"{silence_s:g} s of silence; the node's log ({node.log}) ends with:\n{node.tail()}"
+    )
+
+
+def _drain(children: Children, received: _Followed, drain_s: float) -> None:
+    """Wait until the node says, twice the same, that nothing is in flight and nothing changes."""
+    deadline = time.monotonic() + drain_s
+    seen: list[tuple[str, ...]] = []
+    count = len([line for line in received.lines if _is_node_status(line)])
+    while time.monotonic() < deadline:
+        children.check("the last answers")
+        received.update()
+        states = [line for line in received.lines if _is_node_status(line)]
+        if len(states) != count:
+            count = len(states)
+            values = states[-1]["values"]
+            seen.append(tuple(values[key] for key in ("received", "answered", "in_flight")))
+        if len(seen) >= 3 and seen[-1] == seen[-2] and seen[-1][2] == "0":
+            return
+        time.sleep(0.1)
+
+
+def _is_node_status(line: dict[str, Any]) -> bool:
+    return line.get("topic") == "diagnostics" and "received" in line.get("values", {})
+
+
+def _last_counters(lines: list[dict[str, Any]]) -> dict[str, str]:
+    return next((dict(line["values"]) for line in reversed(lines) if _is_node_status(line)), {})
+
+
+def _by_topic(lines: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, Any]]]:
+    topics: dict[str, dict[int, dict[str, Any]]] = {}
+    for line in lines:
+        if "topic" in line and line["topic"] != "diagnostics":
+            topics.setdefault(line["topic"], {})[line["stamp_ns"]] = line
+    return topics
+
+
+@contextmanager
+def _stopwatch(children: list[Child]) -> Iterator[dict[str, Any]]:
+    """Wall-clock and processor time of the block."""
+    result: dict[str, Any] = {}
+    start, before = time.monotonic(), {child.name: child.cpu_s() for child in children}
+    yield result
+    result["wall_s"] = time.monotonic() - start
+    result["cpu_s"] = {child.name: child.cpu_s() - before[child.name] for child in children}
+
+
+def _node_command(options: ChainOptions) -> list[str]:
+    parameters = {
+        "model_path": str(options.model.resolve()),
+        "runtime": options.runtime,
+        **options.parameters,
+    }
+    command = [sys.executable, "-m", "ddfd_ros.ros.main", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    return command
+
+
+def _start(children: Children, name: str, spool: Path, logs: Path, arguments: list[str]) -> Child:
+    command = [sys.executable, "-m", f"ddfd_demo.{name}", "--spool", str(spool), *arguments]
+    command += ["--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    return children.start(name, command, logs / f"{name}.log")
+
+
+def _player_arguments(options: ChainOptions) -> list[str]:
+    arguments = ["--pacing", options.pacing, "--rate", str(options.rate_hz)]
+    arguments += ["--total", str(options.total), "--scale", str(options.scale)]
+    if options.constant_rate:
+        arguments.append("--constant-rate")
+    if options.camera is not None:
+        arguments += ["--camera", options.camera]
+    return arguments

@@ -1,0 +1,91 @@
+"""What is played without INPUT: a rendered sequence with exact depth, and real photographs.
+
+The photographs are those inside the scikit-image package, so nothing is downloaded. One of them
+(``stereo_motorcycle``, of the Middlebury 2014 stereo set) comes with measured depth and is blurred
+by the optics simulator like the rendered scene; the others are fed as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
+from ddfd_ros.core.thin_lens import LensConfig
+
+_PLAIN = ("coffee", "chelsea", "rocket", "astronaut")
+_HEIGHT, _WIDTH, _RATE_HZ = 480, 640, 10.0
+_STILL_S = 0.5
+"""How long each photograph is held in the stream, in seconds."""
+
+
+class BuiltinSource(Source):
+    """The synthetic sequence, then the photographs, as one stream."""
+
+    def __init__(self, lens: LensConfig, limit: int, seed: int = 7) -> None:
+        self._lens = lens
+        self._seed = seed
+        self._stills = len(_PLAIN) + 1
+        self._sequence = max(1, limit - self._stills)
+        super().__init__(
+            SourceInfo(
+                "builtin",
+                f"rendered sequence ({self._sequence} frames, {_WIDTH}x{_HEIGHT}) and "
+                f"{self._stills} photographs of the scikit-image package",
+                "stream",
+                rate_hz=_RATE_HZ,
+                notes=(
+                    "the rendered frames and the photograph 'motorcycle' have exact depth and are "
+                    "blurred by the optics simulator with the model's lens",
+                    f"the photographs {', '.join(_PLAIN)} are sharp, of unknown cameras and "
+                    "without truth: they show that the chain runs, their depth means little",
+                ),
+            )
+        )
+
+    def __len__(self) -> int:
+        return self._sequence + self._stills
+
+    def frames(self) -> Iterator[DemoFrame]:
+        """Rendered frames first, at ``rate_hz``; then one photograph each half second."""
+        yield from self._rendered()
+        time_s = self._sequence / _RATE_HZ
+        for frame in self._photographs():
+            time_s += _STILL_S
+            yield DemoFrame(
+                frame.name,
+                frame.image_rgb,
+                frame.intrinsics,
+                depth_m=frame.depth_m,
+                sharp_rgb=frame.sharp_rgb,
+                time_s=time_s,
+            )
+
+    def _rendered(self) -> Iterator[DemoFrame]:
+        raise NotImplementedError  # replaced below once SyntheticScene's interface is there
+
+    def _photographs(self) -> Iterator[DemoFrame]:
+        from skimage import data
+
+        left, _, disparity_px = data.stereo_motorcycle()
+        yield DemoFrame(
+            "motorcycle",
+            None,
+            Intrinsics(994.978, 994.978, 311.193, 254.877),
+            depth_m=motorcycle_depth_m(disparity_px),
+            sharp_rgb=np.ascontiguousarray(left),
+        )
+        for name in _PLAIN:
+            image = np.ascontiguousarray(getattr(data, name)()[..., :3])
+            yield DemoFrame(name, image, Intrinsics.assumed(*image.shape[:2]))
+
+
+def motorcycle_depth_m(disparity_px: np.ndarray) -> np.ndarray:
+    """float32 ``[H, W]`` depth in metres of ``stereo_motorcycle``; NaN where it was not measured.
+
+    z = f b / (disparity + doffs), with the calibration in scikit-image's documentation:
+    f 994.978 px, baseline b 0.193001 m, offset of the principal points 31.086 px.
+    """
+    depth_m = 994.978 * 0.193001 / (disparity_px.astype(np.float32) + 31.086)
+    return np.where(np.isfinite(disparity_px), depth_m, np.nan).astype(np.float32)
