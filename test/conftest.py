@@ -1,0 +1,43 @@
+"""The environment of all tests: set before anything imports rclpy, inherited by child processes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ddfd_ros.ros.environment import prepare_environment
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A domain of its own for each test run keeps runs on one machine apart; above 101, the domain's
+# ports would lie among those that Linux hands out to others.
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+# The tests talk to this machine alone: the first variable is Humble's, the second its successor.
+if os.environ.get("ROS_DISTRO") == "humble":
+    os.environ["ROS_LOCALHOST_ONLY"] = "1"
+else:
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# Messages check the type of what is assigned to their fields.
+os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
+os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="ddfd_ros_log_"))
+# Plots are written, never shown.
+os.environ.setdefault("MPLBACKEND", "Agg")
+prepare_environment()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the research data sets; a test that asks for it is skipped without it."""
+    root = Path(os.environ.get("DDFD_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no data sets at {root}; set DDFD_DATA to their folder")
+    return root
