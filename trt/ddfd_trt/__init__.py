@@ -1,0 +1,1 @@
+"""Export of trained networks, and the proof that every runtime answers alike."""
