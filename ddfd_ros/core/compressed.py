@@ -1,0 +1,57 @@
+"""JPEG and PNG in ``sensor_msgs/CompressedImage``, through OpenCV (imported when first needed)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ddfd_ros.core.encodings import load_opencv
+from ddfd_ros.core.errors import ImageFormatError
+
+_JPEG_BEGIN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_TAIL_BYTES = 1 << 16  # MJPEG cameras pad behind the end mark
+
+
+def decode_compressed(msg: Any) -> np.ndarray:
+    """The picture in a ``CompressedImage`` message, uint8 ``[H, W, 3]`` RGB.
+
+    An orientation noted in the file is ignored: the camera's calibration belongs to the pixels as
+    they were read out.
+
+    Raises:
+        ImageFormatError: No complete JPEG or PNG picture, or a compressed depth image.
+    """
+    what = f"compressed image (format {msg.format!r})"
+    if "compresseddepth" in msg.format.lower():
+        raise ImageFormatError(
+            f"{what}: expected a colour picture, got compressed depth; subscribe to the camera's "
+            "colour topic"
+        )
+    data = bytes(msg.data)
+    tail = data[-_TAIL_BYTES:]
+    jpeg, png = data.startswith(_JPEG_BEGIN), data.startswith(_PNG_BEGIN)
+    if not (jpeg or png):
+        raise ImageFormatError(
+            f"{what}: expected JPEG or PNG data, got {len(data)} bytes that begin with "
+            f"{data[:4].hex(' ') or 'nothing'}; use the transport 'compressed' or 'raw'"
+        )
+    if (_JPEG_END if jpeg else _PNG_END) not in tail:
+        raise ImageFormatError(
+            f"{what}: expected a complete {'JPEG' if jpeg else 'PNG'} file, got {len(data)} bytes "
+            "without its end mark; the message was cut short"
+        )
+    cv2 = load_opencv(what)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageFormatError(f"{what}: expected a picture, got {error}") from error
+    if bgr is None:
+        raise ImageFormatError(
+            f"{what}: expected a picture, got {len(data)} bytes that OpenCV cannot decode; the "
+            "data is damaged"
+        )
+    rgb: np.ndarray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return rgb
