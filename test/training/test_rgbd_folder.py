@@ -1,0 +1,124 @@
+"""Plain RGB-D folders: units, roles of the images, and clear refusals."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ddfd_ros.core.errors import DatasetError
+from ddfd_training.datasets import RgbdFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("DDFD_DATA", ROOT.parent / "shared" / "data")) / "rgbd_video"
+
+
+def write_image(path: Path, level: int = 90) -> None:
+    path.parent.mkdir(exist_ok=True)
+    image = np.zeros((6, 9, 3), np.uint8)
+    image[..., 0] = level  # blue, in OpenCV's order
+    assert cv2.imwrite(str(path), image)
+
+
+def write_depth(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, values)
+    else:
+        assert cv2.imwrite(str(path), values)
+
+
+def test_millimetres_and_metres_agree(tmp_path: Path):
+    depth = np.full((6, 9), 1234, np.uint16)
+    depth[0, 0] = 0
+    write_image(tmp_path / "rgb" / "a.png")
+    write_image(tmp_path / "rgb" / "b.png")
+    write_image(tmp_path / "rgb" / "c.png")
+    write_depth(tmp_path / "depth" / "a.png", depth)
+    metres = depth / 1000.0
+    metres[0, 0] = np.inf
+    write_depth(tmp_path / "depth" / "b.npy", metres)
+    dataset = RgbdFolder(tmp_path)
+    assert dataset.frames == ["a", "b"]
+    assert dataset.skipped == ["c"]
+    assert dataset.intrinsics is None
+    for sample in dataset:
+        assert sample.depth_m.dtype == np.float32
+        assert np.isnan(sample.depth_m[0, 0])
+        assert sample.depth_m[3, 3] == pytest.approx(1.234)
+        assert sample.sharp_rgb[2, 2].tolist() == [0, 0, 90]
+        assert sample.defocused_rgb is None
+    assert RgbdFolder(tmp_path, depth_unit_m=2e-4)[0].depth_m[3, 3] == pytest.approx(0.2468)
+
+
+def test_roles_of_the_images(tmp_path: Path):
+    write_image(tmp_path / "rgb" / "a.png", 50)
+    write_depth(tmp_path / "depth" / "a.png", np.full((6, 9), 1000, np.uint16))
+    assert RgbdFolder(tmp_path, rgb_is="defocused")[0].sharp_rgb is None
+    write_image(tmp_path / "sharp" / "a.jpg", 200)
+    sample = RgbdFolder(tmp_path)[0]
+    assert sample.defocused_rgb[0, 0, 2] == 50
+    assert abs(int(sample.sharp_rgb[0, 0, 2]) - 200) < 4
+
+
+def test_intrinsics_as_a_matrix_or_four_numbers(tmp_path: Path):
+    write_image(tmp_path / "rgb" / "a.png")
+    write_depth(tmp_path / "depth" / "a.png", np.full((6, 9), 1000, np.uint16))
+    file = tmp_path / "camera-intrinsics.txt"
+    file.write_text("585 0 320\n0 586 240\n0 0 1\n")
+    assert RgbdFolder(tmp_path).intrinsics == (585, 586, 320, 240)
+    file.write_text("1 2 3 4")
+    assert RgbdFolder(tmp_path).intrinsics == (1, 2, 3, 4)
+    file.write_text("one two")
+    with pytest.raises(DatasetError, match="3x3 camera matrix"):
+        RgbdFolder(tmp_path)
+
+
+def test_wrong_folders_and_files_are_explained(tmp_path: Path):
+    with pytest.raises(DatasetError, match="rgb/, depth/"):
+        RgbdFolder(tmp_path / "nowhere")
+    write_image(tmp_path / "rgb" / "a.png")
+    with pytest.raises(DatasetError, match="16-bit PNG"):
+        RgbdFolder(tmp_path)
+    write_depth(tmp_path / "depth" / "b.png", np.full((6, 9), 1000, np.uint16))
+    with pytest.raises(DatasetError, match="no common name"):
+        RgbdFolder(tmp_path)
+    with pytest.raises(DatasetError, match="rgb_is"):
+        RgbdFolder(tmp_path, rgb_is="blurred")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((6, 9), 100, np.uint8), "16-bit integers"),
+        (np.full((5, 9), 1000, np.uint16), "one size"),
+        (np.full((6, 9, 3), 1000, np.uint16), "one channel"),
+    ],
+)
+def test_wrong_depth_maps_are_refused(tmp_path: Path, values: np.ndarray, message: str):
+    write_image(tmp_path / "rgb" / "a.png")
+    write_depth(tmp_path / "depth" / "a.png", values)
+    with pytest.raises(DatasetError, match=message):
+        RgbdFolder(tmp_path)[0]
+
+
+def test_a_broken_array_is_refused(tmp_path: Path):
+    write_image(tmp_path / "rgb" / "a.png")
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "depth" / "a.npy").write_bytes(b"not an array")
+    with pytest.raises(DatasetError, match="depths in metres"):
+        RgbdFolder(tmp_path)[0]
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no recording at {DATA}")
+def test_reads_a_kinect_recording():
+    dataset = RgbdFolder(DATA)
+    assert len(dataset) == 150
+    assert dataset.intrinsics == (585, 585, 320, 240)
+    sample = dataset[0]
+    assert 0.05 < np.isnan(sample.depth_m).mean() < 0.2
+    assert 0.4 < np.nanmin(sample.depth_m) < np.nanmax(sample.depth_m) < 10

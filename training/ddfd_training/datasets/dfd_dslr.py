@@ -1,0 +1,166 @@
+"""D3-Net's own set: naturally defocused photographs with depth (Carvalho et al. 2018, section 4).
+
+A Nikon D200 took every view twice, wide open (``N2_8``) and stopped down (``N8``, nearly sharp);
+an Asus Xtion gave the depth. Files are named by their time, and an image and its depth map differ
+by a fraction of a second, so that sorting both lists pairs wrong ones wherever a file is missing:
+they are paired by nearest time instead.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_training.datasets.base import RgbdSample, read_raw, read_rgb, require_folder
+
+APERTURES = {"N2_8": 2.8, "N8": 8.0}
+SENSOR_RANGE_M = 3.5
+"""The depth sensor's reach; what is farther was filled in. Report errors below it separately."""
+MAX_TIME_GAP_S = 2.0
+_STAMP = re.compile(r"(\d{4}-\d{2}-\d{2})[T_ ](\d{2})[:_-](\d{2})[:_-](\d{2})(\.\d+)?$")
+
+
+def stamp_s(path: Path) -> float:
+    """Seconds since the epoch that the file's name stands for (no time zone).
+
+    Raises:
+        DatasetError: The name is not a time stamp.
+    """
+    match = _STAMP.match(path.stem)
+    if match is None:
+        raise DatasetError(
+            f"dfd_dslr: expected a file named by its time, like 2018-04-26T17:26:34.505212.JPG, "
+            f"got {path.name}; use the files under their original names"
+        )
+    day, hour, minute, second, fraction = match.groups()
+    moment = datetime.fromisoformat(f"{day}T{hour}:{minute}:{second}+00:00")
+    return moment.timestamp() + float(fraction or 0.0)
+
+
+def pair_by_time(
+    first: Sequence[Path], second: Sequence[Path], max_gap_s: float = MAX_TIME_GAP_S
+) -> list[tuple[Path, Path]]:
+    """Pairs of files nearest in time, at most ``max_gap_s`` apart, each file used once.
+
+    Returns:
+        Pairs in the order of ``first``; files without a partner are left out.
+    """
+    ordered = sorted(second, key=stamp_s)
+    stamps = [stamp_s(path) for path in ordered]
+    chosen: dict[Path, tuple[float, Path]] = {}
+    for path in first:
+        wanted = stamp_s(path)
+        right = bisect_left(stamps, wanted)
+        for index in range(max(right - 1, 0), min(right + 1, len(stamps))):
+            gap = abs(stamps[index] - wanted)
+            if gap <= max_gap_s and gap < chosen.get(ordered[index], (np.inf, path))[0]:
+                chosen[ordered[index]] = (gap, path)
+    best: dict[Path, tuple[float, Path]] = {}
+    for other, (gap, path) in chosen.items():
+        if gap < best.get(path, (np.inf, other))[0]:
+            best[path] = (gap, other)
+    return [(path, best[path][1]) for path in first if path in best]
+
+
+class DfdDslr(Sequence[RgbdSample]):
+    """Naturally defocused indoor images with depth, 645x432.
+
+    A sample's ``defocused_rgb`` is the view at the chosen aperture, ``sharp_rgb`` the same view at
+    N 8 (not registered: it is shifted by up to 5 px, see :mod:`ddfd_training.registration`), and
+    ``lens`` the camera as its authors simulate it.
+
+    Args:
+        root: Folder with ``dfd_dataset_indoor_N2_8`` and ``dfd_dataset_indoor_N8``.
+        split: ``train`` (81 pairs) or ``test`` (28 of its 29 images have a depth map).
+        aperture: ``N2_8`` or ``N8``.
+        sharp: Also read the N 8 companion; needs that folder.
+
+    Raises:
+        DatasetError: The layout is not the authors', or a file is broken.
+    """
+
+    name = "dfd_dslr"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "test",
+        aperture: str = "N2_8",
+        *,
+        sharp: bool = True,
+    ) -> None:
+        """List and pair the files; images are read when asked for."""
+        if aperture not in APERTURES:
+            raise DatasetError(
+                f"{self.name}: aperture: expected one of {', '.join(APERTURES)}, got {aperture!r}"
+            )
+        self.root = require_folder(
+            Path(root), self.name, "dfd_dataset_indoor_N2_8/ and dfd_dataset_indoor_N8/"
+        )
+        self.split = split
+        self.aperture = aperture
+        self.lens = LENS_PRESETS["dslr"]
+        if aperture != "N2_8":
+            self.lens = replace(self.lens, f_number=APERTURES[aperture])
+        images = self._files(aperture, "rgb", ".jpg")
+        depths = self._files(aperture, "depth", ".png")
+        self.pairs = pair_by_time(images, depths)
+        if not self.pairs:
+            raise DatasetError(
+                f"{self.name} {split}: expected images and depth maps taken within "
+                f"{MAX_TIME_GAP_S} s of each other, got no such pair among {len(images)} images "
+                f"and {len(depths)} depth maps"
+            )
+        self._sharp: dict[Path, Path] = {}
+        if sharp and aperture != "N8":
+            self._sharp = dict(pair_by_time(images, self._files("N8", "rgb", ".jpg")))
+
+    def _files(self, aperture: str, kind: str, suffix: str) -> list[Path]:
+        """The files of one kind, in the order of their times."""
+        folder = self.root / f"dfd_dataset_indoor_{aperture}" / kind / self.split
+        content = f"{suffix} files; its layout is dfd_dataset_indoor_{{N2_8,N8}}/{{rgb,depth}}/"
+        require_folder(folder, f"{self.name} {self.split}", content + "{train,test}")
+        files = [path for path in folder.iterdir() if path.suffix.lower() == suffix]
+        if not files:
+            raise DatasetError(f"{self.name}: expected {suffix} files in {folder}, got none")
+        return sorted(files, key=stamp_s)
+
+    def __len__(self) -> int:
+        """Number of images with depth."""
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> RgbdSample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RgbdSample]: ...
+    def __getitem__(self, index: int | slice) -> RgbdSample | Sequence[RgbdSample]:
+        """Read pair ``index``: images uint8 ``[432, 645, 3]``, depth float32 ``[432, 645]``."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        image_path, depth_path = self.pairs[index]
+        image = read_rgb(image_path)
+        millimetres = read_raw(depth_path)
+        if image.shape[:2] != millimetres.shape or millimetres.dtype != np.uint16:
+            raise DatasetError(
+                f"{self.name} {image_path.name}: expected a 16-bit depth map of the image's size "
+                f"{image.shape[:2]}, got {millimetres.dtype} {millimetres.shape}"
+            )
+        depth_m = millimetres.astype(np.float32) / 1000
+        depth_m[millimetres == 0] = np.nan
+        sharp = self._sharp.get(image_path)
+        return RgbdSample(
+            name=image_path.stem,
+            depth_m=depth_m,
+            sharp_rgb=image if self.aperture == "N8" else read_rgb(sharp) if sharp else None,
+            defocused_rgb=image,
+            lens=self.lens,
+        )
