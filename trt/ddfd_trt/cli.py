@@ -33,7 +33,7 @@ def export_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--height", type=int, help="fix the input's height (default: any)")
     parser.add_argument("--width", type=int, help="fix the input's width (default: any)")
     parser.add_argument("--heads", nargs="+", choices=HEADS, metavar="HEAD",
-                        help=f"outputs to keep, of {', '.join(HEADS)} (default: all)")  # fmt: skip
+                        help="outputs to keep (default: those of the contract)")  # fmt: skip
     parser.add_argument("--opset", type=int, default=17, help="ONNX operator set (default: 17)")
     return _guarded(_export, parser.parse_args(argv))
 

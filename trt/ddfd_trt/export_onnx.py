@@ -59,7 +59,8 @@ def export_onnx(
         height: Fixed height in pixels, a multiple of the network's ``size_multiple``; None with
             ``width`` None for a graph that takes any such multiple.
         width: Fixed width in pixels, likewise.
-        heads: Outputs to keep (names of ``HEADS``); None for all the network has.
+        heads: Outputs to keep (names of ``HEADS``, whatever the network can give); None for
+            those the checkpoint's contract names.
         opset: ONNX operator set.
 
     Returns:
@@ -73,7 +74,7 @@ def export_onnx(
     network, contract = load_checkpoint(checkpoint_path)
     multiple = contract.size_multiple
     _check_size(height, width, multiple)
-    wrapped = ByteGraph(network, heads)
+    wrapped = ByteGraph(network, contract.outputs if heads is None else heads)
     model = trace_to_onnx(wrapped, height, width, opset)
     check_operators(model)
     golden_size = GOLDEN_SIZE if height is None or width is None else (height, width)

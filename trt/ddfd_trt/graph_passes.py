@@ -25,7 +25,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     graph = model.graph
     _inline_constants(graph)
-    _drop_identities(graph)
+    _drop_copies(model)
     _fold_batch_norms(graph)
     _fold_constants(model)
     _merge_equal_initializers(graph)
@@ -70,15 +70,25 @@ def _inline_constants(graph: onnx.GraphProto) -> None:
     _replace(graph.node, rest)
 
 
-def _drop_identities(graph: onnx.GraphProto) -> None:
-    """Let users read through Identity nodes; one that makes a graph output stays."""
+def _drop_copies(model: onnx.ModelProto) -> None:
+    """Let users read through Identity nodes and casts to the type a tensor has already.
+
+    A node that makes a graph output stays.
+    """
+    graph = model.graph
     outputs = {item.name for item in graph.output}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {item.name: item.type.tensor_type.elem_type for item in inferred.value_info}
+    types |= {item.name: item.type.tensor_type.elem_type for item in graph.input}
     source: dict[str, str] = {}
     rest = []
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = source.get(name, name)
-        if node.op_type == "Identity" and node.output[0] not in outputs:
+        idle = node.op_type == "Identity" or (
+            node.op_type == "Cast" and types.get(node.input[0]) == node.attribute[0].i
+        )
+        if idle and node.output[0] not in outputs:
             source[node.output[0]] = node.input[0]
         else:
             rest.append(node)
