@@ -169,7 +169,7 @@ def _message(
     # frombytes copies the buffer at once; an ndarray or a memoryview handed to the message (or to
     # array.array's constructor) would be walked byte by byte.
     data = array.array("B")
-    data.frombytes(memoryview(values).cast("B"))
+    data.frombytes(values.data.cast("B"))
     msg.data = data
     return msg
 
