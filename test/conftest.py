@@ -1,7 +1,8 @@
-"""The environment of all tests: set before anything imports rclpy, inherited by child processes."""
+"""The environment of all tests: set before anything imports rclpy, and inherited by children."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -26,6 +27,31 @@ os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="ddfd_ros_log_"))
 # Plots are written, never shown.
 os.environ.setdefault("MPLBACKEND", "Agg")
 prepare_environment()
+
+# On a robot, `colcon test` has neither torch nor the tools of export: the folders that need them
+# are left out there, and the report says so. `make test` installs everything.
+NEEDS = {
+    "demo": ("rclpy", "skimage", "torch"),
+    "inference": ("onnx", "onnxruntime"),
+    "launch": ("rclpy",),
+    "model": ("torch",),
+    "ros": ("rclpy", "onnx", "onnxruntime"),
+    "training": ("lightning", "scipy", "skimage", "torch"),
+    "trt": ("onnx", "onnxruntime", "torch"),
+}
+LEFT_OUT = {
+    folder: missing
+    for folder, needs in NEEDS.items()
+    if (missing := [name for name in needs if importlib.util.find_spec(name) is None])
+}
+collect_ignore = sorted(LEFT_OUT)
+
+
+def pytest_report_header() -> list[str]:
+    """Names the folders that are left out, and why."""
+    return [
+        f"left out: test/{name}: {', '.join(LEFT_OUT[name])} not installed" for name in LEFT_OUT
+    ]
 
 
 @pytest.fixture(scope="session")
