@@ -35,7 +35,7 @@ class SpooledFrame:
 
     def image_rgb(self) -> np.ndarray:
         """uint8 ``[H, W, 3]``, what the player sends."""
-        return np.load(self.folder / f"{self.index:06d}.image.npy")
+        return np.load(self._path("image"))
 
     def depth_m(self) -> np.ndarray | None:
         """float32 ``[H, W]`` true depth, or None."""
@@ -45,8 +45,15 @@ class SpooledFrame:
         """uint8 ``[H, W, 3]`` reference without defocus, or None."""
         return self._optional("sharp")
 
+    def has_truth(self) -> bool:
+        """Whether the true depth is known."""
+        return self._path("truth").is_file()
+
+    def _path(self, what: str) -> Path:
+        return self.folder / f"{self.index:06d}.{what}.npy"
+
     def _optional(self, what: str) -> np.ndarray | None:
-        path = self.folder / f"{self.index:06d}.{what}.npy"
+        path = self._path(what)
         return np.load(path) if path.is_file() else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddfd_demo.errors import InputError
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
-from ddfd_ros.core import image_codec
+from ddfd_ros.core import compressed, image_codec
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
@@ -68,7 +68,7 @@ class BagSource(Source):
                 message = reader.deserialize(raw, connection.msgtype)
                 start_ns = time_ns if start_ns is None else start_ns
                 if connection.msgtype == IMAGE_TYPES[1]:
-                    image = image_codec.decode_compressed(message)
+                    image = compressed.decode_compressed(message)
                 else:
                     image = image_codec.decode(message)
                 yield DemoFrame(

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
-from ddfd_ros.core.thin_lens import LensConfig
 
 _PLAIN = ("coffee", "chelsea", "rocket", "astronaut")
 _HEIGHT, _WIDTH, _RATE_HZ = 480, 640, 10.0
+BUILTIN_FRAMES = 65
+"""Six seconds of the rendered scene and the photographs."""
 _STILL_S = 0.5
 """How long each photograph is held in the stream, in seconds."""
 
@@ -23,8 +24,7 @@ _STILL_S = 0.5
 class BuiltinSource(Source):
     """The synthetic sequence, then the photographs, as one stream."""
 
-    def __init__(self, lens: LensConfig, limit: int, seed: int = 7) -> None:
-        self._lens = lens
+    def __init__(self, limit: int = BUILTIN_FRAMES, seed: int = 7) -> None:
         self._seed = seed
         self._stills = len(_PLAIN) + 1
         self._sequence = max(1, limit - self._stills)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ddfd_demo.errors import InputError
-from ddfd_demo.sources.base import DemoFrame, Intrinsics, Pacing, Source, SourceInfo, spread
+from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo, spread
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_training.datasets.base import RgbdSample
+
+RECORDING_HZ = 15.0
+"""Rate at which a recording without time stamps is played: every second frame of a Kinect's."""
 
 
 class RgbdSource(Source):
@@ -98,65 +98,31 @@ def open_nyuv2(root: Path, limit: int) -> RgbdSource:
 
 
 def open_rgbd(root: Path, limit: int, *, natural: bool) -> Source:
-    """Any folder with ``rgb/`` and ``depth/``; a video where the frames are numbered in a row."""
+    """Any folder with ``rgb/`` and ``depth/``; played as a video when it says it is a recording.
+
+    A recording has ``pose/`` or a camera's intrinsics beside its frames. Pictures without a
+    ``sharp/`` companion are taken for sharp and blurred, unless ``natural``.
+    """
     from ddfd_training.datasets.rgbd_folder import RgbdFolder
 
-    samples = RgbdFolder(root)
-    if len(samples) == 0:
-        raise InputError(
-            f"{root}: expected pictures in rgb/ with depth maps of the same name in depth/, got "
-            "no pair; are the file stems equal?"
-        )
-    video = (root / "pose").is_dir() or (root / "camera-intrinsics.txt").is_file()
-    rate_hz = 15.0 if video else None
-    indices = list(range(min(len(samples), limit))) if video else spread(len(samples), limit)
-    pacing: Pacing = "stream" if video else "wait"
-    how = (
-        "fed as they are (--natural)"
-        if natural
-        else "sharp pictures, blurred by the optics simulator with the model's lens "
-        "(--natural feeds them as they are)"
-    )
+    samples = RgbdFolder(root, rgb_is="defocused" if natural else "auto")
+    recording = (root / "pose").is_dir() or samples.intrinsics is not None
+    count = len(samples)
+    indices = list(range(min(count, limit))) if recording else spread(count, limit)
+    notes = [
+        "sharp pictures, blurred by the optics simulator with the model's lens (--natural feeds "
+        "them as they are)"
+        if samples.rgb_is == "sharp"
+        else "pictures with their own defocus, fed as they are"
+    ]
+    if samples.skipped:
+        notes.append(f"{len(samples.skipped)} files without a partner left out")
     info = SourceInfo(
         "rgbd",
-        f"RGB-D folder {root.name}, {len(indices)} of {len(samples)} frames",
-        pacing,
-        rate_hz=rate_hz or 10.0,
-        notes=(how,),
+        f"RGB-D folder {root.name}, {len(indices)} of {count} frames",
+        "stream" if recording else "wait",
+        rate_hz=RECORDING_HZ,
+        notes=tuple(notes),
     )
-    source = RgbdSource(info, samples, indices, _read_intrinsics(root), rate_hz)
-    return source if not natural else _Natural(source)
-
-
-class _Natural(Source):
-    """An RGB-D folder whose pictures already carry the camera's defocus."""
-
-    def __init__(self, source: RgbdSource) -> None:
-        super().__init__(source.info)
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def frames(self) -> Iterator[DemoFrame]:
-        for frame in self._source.frames():
-            image = frame.image_rgb if frame.image_rgb is not None else frame.sharp_rgb
-            yield DemoFrame(
-                frame.name, image, frame.intrinsics, depth_m=frame.depth_m, time_s=frame.time_s
-            )
-
-
-def _read_intrinsics(root: Path) -> Intrinsics | None:
-    """``camera-intrinsics.txt``: a 3x3 matrix in pixels of the pictures."""
-    path = root / "camera-intrinsics.txt"
-    if not path.is_file():
-        return None
-    try:
-        matrix = np.loadtxt(path).reshape(3, 3)
-    except ValueError as error:
-        raise InputError(
-            f"{path}: expected a 3x3 camera matrix as text, got {error}; correct or remove it"
-        ) from error
-    return Intrinsics(
-        *(float(v) for v in (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]))
-    )
+    intrinsics = None if samples.intrinsics is None else Intrinsics(*samples.intrinsics)
+    return RgbdSource(info, samples, indices, intrinsics, RECORDING_HZ if recording else None)
