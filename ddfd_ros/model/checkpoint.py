@@ -158,6 +158,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{source}: expected checkpoint format {CHECKPOINT_FORMAT}, got "
             f"{content['format']!r}; use the version of ddfd_ros that wrote it"
         )
+    state = content["state_dict"]
+    if not isinstance(state, dict) or not all(torch.is_tensor(item) for item in state.values()):
+        raise ModelLoadError(
+            f"{source}: expected a state_dict of tensors, got {type(state).__name__} with other "
+            "values; write the file with save_checkpoint"
+        )
     return content
 
 
