@@ -11,6 +11,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, ParameterType
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.inference import RUNTIMES
 
 
 class ParameterError(DdfdError):
@@ -57,7 +58,10 @@ class NodeParameters:
         "auto",
         "What runs the model; auto: by the file's suffix and what is installed",
         Change.RELOAD,
-        choices=("auto", "onnxruntime", "openvino", "torch", "tensorrt"),
+        choices=("auto", *RUNTIMES),
+    )
+    device: str = _parameter(
+        "cpu", "Where the runtime computes", Change.RELOAD, choices=("cpu", "cuda")
     )
     threads: int = _parameter(
         0,
@@ -103,10 +107,10 @@ class NodeParameters:
         high=1000.0,
     )
     out_of_range: str = _parameter(
-        "nan",
-        "Depth beyond min_depth_m and max_depth_m: nan, or rep117 (too close -Inf, too far +Inf)",
+        "invalid",
+        "Depth beyond the limits: invalid (NaN), or rep117 (too close -Inf, too far +Inf)",
         Change.LIVE,
-        choices=("nan", "rep117"),
+        choices=("invalid", "rep117"),
     )
     depth_encoding: str = _parameter(
         "32FC1",

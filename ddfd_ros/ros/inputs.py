@@ -1,0 +1,91 @@
+"""The node's subscriptions: the camera's image and camera_info, made anew at each activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from ddfd_ros.ros.statistics import Statistics
+
+IMAGE_TOPIC = "image_raw"
+INFO_TOPIC = "camera_info"
+
+
+class Inputs:
+    """Subscriptions with sensor-data quality of service: best effort, and only the newest.
+
+    Args:
+        node: The rclpy node.
+        transport: ``raw`` or ``compressed``.
+        on_image: Receives ``Image`` or ``CompressedImage`` messages.
+        on_info: Receives ``CameraInfo`` messages.
+        statistics: Counts what the middleware reports.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        transport: str,
+        on_image: Callable[[Any], None],
+        on_info: Callable[[Any], None],
+        statistics: Statistics,
+    ) -> None:
+        self._node = node
+        self._statistics = statistics
+        self._subscriptions = [self._subscribe(CameraInfo, INFO_TOPIC, on_info)]
+        if transport == "compressed":
+            # As image_transport does it: beside the image's topic, wherever that was remapped to.
+            topic = node.resolve_topic_name(IMAGE_TOPIC) + "/compressed"
+            self._subscriptions.append(self._subscribe(CompressedImage, topic, on_image))
+        else:
+            self._subscriptions.append(self._subscribe(Image, IMAGE_TOPIC, on_image))
+
+    def destroy(self) -> None:
+        """Leave the camera's topics."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None]) -> Any:
+        incompatible = report_incompatible_qos(self._node, self._statistics, topic)
+
+        def create(**events: Callable[[Any], None]) -> Any:
+            return self._node.create_subscription(
+                kind,
+                topic,
+                callback,
+                QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=incompatible, **events
+                ),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+
+        def lost(event: Any) -> None:
+            self._statistics.count_event("message_lost", event.total_count_change)
+
+        try:
+            return create(message_lost=lost)
+        except UnsupportedEventTypeError:  # not every middleware reports losses
+            return create()
+
+
+def report_incompatible_qos(
+    node: Any, statistics: Statistics, topic: str
+) -> Callable[[Any], None]:
+    """A callback that counts and logs a peer with which nothing can be exchanged."""
+
+    def report(event: Any) -> None:
+        statistics.count_event("qos_incompatible", event.total_count_change)
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        node.get_logger().warning(
+            f"{topic}: expected a peer with compatible quality of service, got another {policy}; "
+            "nothing passes between the two: set qos_overrides on one side"
+        )
+
+    return report

@@ -1,0 +1,119 @@
+"""The loaded model: opened, checked and warmed up in the worker's thread, which then owns it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.pipeline import Pipeline, Thresholds
+from ddfd_ros.inference import Backend, open_backend
+from ddfd_ros.ros.environment import resolve_model
+from ddfd_ros.ros.outputs import TOPICS
+from ddfd_ros.ros.parameters import NodeParameters
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A backend with its pipeline and what is worth telling about it.
+
+    Attributes:
+        backend: The open backend.
+        pipeline: Thresholds over the backend.
+        path: The model's file.
+        heads: Heads of the model that have a topic.
+        warm_up_ms: Duration of a warm inference of all heads in milliseconds; NaN: not warmed up.
+        self_test: In words, how the golden sample fared.
+    """
+
+    backend: Backend
+    pipeline: Pipeline
+    path: str
+    heads: tuple[str, ...]
+    warm_up_ms: float
+    self_test: str
+
+    def close(self) -> None:
+        """Release the backend."""
+        self.backend.close()
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model promises."""
+        return self.backend.contract
+
+
+def thresholds(parameters: NodeParameters) -> Thresholds:
+    """The pipeline's thresholds; a parameter of 0 means no limit.
+
+    With ``out_of_range: rep117`` the limits of distance are left to ``mark_out_of_range``.
+    """
+    ours = parameters.out_of_range == "invalid"
+    return Thresholds(
+        max_sigma_m=parameters.max_sigma_m or math.inf,
+        min_depth_m=parameters.min_depth_m if ours else 0.0,
+        max_depth_m=(parameters.max_depth_m or math.inf) if ours else math.inf,
+    )
+
+
+def mark_out_of_range(depth_m: np.ndarray, parameters: NodeParameters) -> np.ndarray:
+    """Apply REP 117 if asked for: too close becomes -Inf, too far +Inf, NaN stays.
+
+    Args:
+        depth_m: float32 ``[H, W]`` in metres; not changed.
+        parameters: The limits, and whether to mark at all.
+    """
+    if parameters.out_of_range != "rep117":
+        return depth_m
+    far_m = parameters.max_depth_m or math.inf
+    marked = np.where(depth_m > far_m, np.float32(np.inf), depth_m)
+    return np.where(depth_m < parameters.min_depth_m, np.float32(-np.inf), marked)
+
+
+def load_model(parameters: NodeParameters, check: Callable[[], None]) -> LoadedModel:
+    """Open, verify and warm up the model that ``parameters`` name.
+
+    Args:
+        parameters: The node's parameters.
+        check: Called between the steps; what it raises ends the loading.
+
+    Raises:
+        DdfdError: The model cannot serve; the message names expected, got and remedy.
+    """
+    path = resolve_model(parameters.model_path)
+    backend = open_backend(
+        path, parameters.runtime, threads=parameters.threads, device=parameters.device
+    )
+    try:
+        check()
+        pipeline = Pipeline(backend, thresholds(parameters))
+        self_test = _self_test(backend) if parameters.self_test else "switched off"
+        check()
+        warm_up_ms = _warm_up(backend, parameters)
+    except BaseException:
+        backend.close()
+        raise
+    heads = tuple(head for head in TOPICS if head in backend.contract.outputs)
+    return LoadedModel(backend, pipeline, str(path), heads, warm_up_ms, self_test)
+
+
+def _self_test(backend: Backend) -> str:
+    result = backend.self_test()
+    if not result["checked"]:
+        return "no golden sample in the contract"
+    worst = max(result["mismatch"].values(), default=0.0)
+    return f"passed, worst error {worst:.2g} of the tolerance"
+
+
+def _warm_up(backend: Backend, parameters: NodeParameters) -> float:
+    """Warm up the selections of heads that are likely first: depth alone, and everything."""
+    height, width = parameters.warm_up_height, parameters.warm_up_width
+    if not height or not width:
+        return math.nan
+    outputs = backend.contract.outputs
+    if "depth_m" in outputs and len(outputs) > 1:
+        backend.warm_up(height, width, ("depth_m",))
+    return backend.warm_up(height, width, tuple(head for head in TOPICS if head in outputs))

@@ -1,0 +1,234 @@
+"""The lifecycle node: transitions, subscriptions, parameters and diagnostics over a ``Runner``."""
+
+from __future__ import annotations
+
+import functools
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+
+from ddfd_ros.core.errors import DdfdError, InferenceError
+from ddfd_ros.ros.diagnostics import NodeStatus, diagnostics
+from ddfd_ros.ros.environment import active_profile
+from ddfd_ros.ros.inputs import Inputs
+from ddfd_ros.ros.outputs import Outputs
+from ddfd_ros.ros.parameters import declare
+from ddfd_ros.ros.runner import Runner
+from ddfd_ros.ros.statistics import Statistics
+
+DEFAULT_NAME = "ddfd"
+_DIAGNOSTICS_PERIOD_S = 1.0
+_STOP_TIMEOUT_S = 1.0
+
+
+def _transition(method: Callable[[DdfdNode], None]) -> Callable[..., TransitionCallbackReturn]:
+    """Turn errors into the state machine's answers, with the reason in the log.
+
+    rclpy swallows what a transition callback raises, without a word.
+    """
+
+    @functools.wraps(method)
+    def guarded(self: DdfdNode, state: Any) -> TransitionCallbackReturn:
+        try:
+            method(self)
+        except DdfdError as error:
+            self.get_logger().error(f"{method.__name__[3:]} failed: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self.get_logger().error(f"{method.__name__} raised:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    return guarded
+
+
+class DdfdNode(LifecycleNode):
+    """Depth and all-in-focus images from one camera.
+
+    Args:
+        stop_requested: Tells whether the process is to end, so that loading does not delay that.
+        name: The node's name.
+        options: Further arguments of ``rclpy.node.Node``.
+
+    Raises:
+        ParameterError, rclpy.exceptions.ParameterException: A start value is refused.
+    """
+
+    def __init__(
+        self,
+        stop_requested: Callable[[], bool] = lambda: False,
+        name: str = DEFAULT_NAME,
+        **options: Any,
+    ) -> None:
+        super().__init__(name, **options)
+        self._stop_requested = stop_requested
+        self._parameters = declare(self)
+        self._statistics = Statistics()
+        self._runner: Runner | None = None
+        self._inputs: Inputs | None = None
+        self._load_error = ""
+        self._answer_impossible_transitions()
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # A steady clock: with use_sim_time the node's own stands still until the first /clock.
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._report, clock=self._steady_clock)
+        self._autostart_timer: Any | None = None
+        if self._parameters.autostart:
+            self._autostart_timer = self.create_timer(
+                1e-3, self._autostart, clock=self._steady_clock
+            )
+
+    @property
+    def state(self) -> str:
+        """The lifecycle state's label."""
+        return str(self._state_machine.current_state[1])
+
+    @_transition
+    def on_configure(self) -> None:
+        """Load, verify and warm up the model; advertise the topics of its heads."""
+        self._load_error = ""
+        start = time.monotonic()
+        runner = Runner(self, self._parameters, self._statistics)
+        self._runner = runner
+        try:
+            model = runner.load(self._stop_requested)
+            runner.outputs = Outputs(self, model.heads, self._statistics)
+        except Exception as error:
+            self._load_error = f"configure failed: {error}"
+            self._release()
+            raise
+        contract = model.contract
+        self.get_logger().info(
+            f"{model.path}: {contract.network}, {contract.parameter_count} parameters, heads "
+            f"{', '.join(model.heads)}, {contract.depth_min_m:g} to {contract.depth_max_m:g} m; "
+            f"{model.backend.device}; self-test {model.self_test}; warm-up {model.warm_up_ms:.0f} "
+            f"ms per frame; ready after {time.monotonic() - start:.1f} s"
+        )
+
+    @_transition
+    def on_activate(self) -> None:
+        """Subscribe to the camera."""
+        runner = self._runner
+        if runner is None:
+            raise InferenceError("activate: expected a loaded model, got none; configure again")
+        runner.activate()
+        transport = runner.parameters.image_transport
+        self._inputs = Inputs(
+            self, transport, runner.submit, runner.take_camera_info, self._statistics
+        )
+
+    @_transition
+    def on_deactivate(self) -> None:
+        """Leave the camera's topics."""
+        self._leave()
+        if self._runner is not None:
+            self._runner.deactivate()
+
+    @_transition
+    def on_cleanup(self) -> None:
+        """Free the model and withdraw the topics."""
+        self._release()
+
+    @_transition
+    def on_shutdown(self) -> None:
+        """Free everything, from any state."""
+        self._release()
+
+    @_transition
+    def on_error(self) -> None:
+        """Free everything; the node is unconfigured afterwards."""
+        self._release()
+
+    def close(self) -> bool:
+        """Free everything without a transition, at the process's end.
+
+        Returns:
+            Whether the worker's thread has ended.
+        """
+        return self._release()
+
+    def _release(self) -> bool:
+        self._leave()
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return True
+        timeout_s = _STOP_TIMEOUT_S if self._stop_requested() else None
+        return runner.close(timeout_s)
+
+    def _leave(self) -> None:
+        inputs, self._inputs = self._inputs, None
+        if inputs is not None:
+            inputs.destroy()
+
+    def _autostart(self) -> None:
+        timer, self._autostart_timer = self._autostart_timer, None
+        if timer is None or self.state != "unconfigured":
+            return
+        self.destroy_timer(timer)
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _answer_impossible_transitions(self) -> None:
+        """Answer an impossible transition request with a refusal.
+
+        rclpy lets the error fly out of spin() and never answers the client.
+        """
+        service = self._service_change_state
+        change_state = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except rclpy_implementation.RCLError:
+                possible = [item[1] for item in self._state_machine.available_transitions]
+                wanted = request.transition.label or request.transition.id
+                self.get_logger().warning(
+                    f"transition: expected one of {possible} in state {self.state}, got {wanted}"
+                )
+                response.success = False
+                return response
+
+        service.callback = answer
+
+    def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
+        values = {change.name: change.value for change in changes}
+        try:
+            parameters = self._parameters.changed(values, self._runner is not None)
+            if self._runner is not None:
+                self._runner.update(parameters)
+        except DdfdError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._parameters = parameters
+        return SetParametersResult(successful=True)
+
+    def _report(self) -> None:
+        runner = self._runner
+        model = None if runner is None else runner.model
+        status = NodeStatus(
+            state=self.state,
+            profile=active_profile(),
+            load_error=self._load_error if self.state == "unconfigured" else "",
+        )
+        snapshot = self._statistics.snapshot() if runner is None else runner.snapshot()
+        if runner is not None and model is not None:
+            status = NodeStatus(
+                state=self.state,
+                model=model.path,
+                model_sha256=model.contract.weights_sha256,
+                runtime=model.backend.runtime,
+                device=model.backend.device,
+                profile=active_profile(),
+                camera_problem=runner.camera_problem,
+                last_failure=runner.last_failure,
+            )
+        name = self.get_name()
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(diagnostics(name, status, snapshot, stamp))

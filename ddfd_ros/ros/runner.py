@@ -1,0 +1,266 @@
+"""From an image message to published answers, in the worker's thread."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ddfd_ros.core.errors import DdfdError, InferenceError
+from ddfd_ros.core.image_codec import decode
+from ddfd_ros.core.types import Estimate, Frame
+from ddfd_ros.core.worker import LatestWorker
+from ddfd_ros.ros import diagnostics
+from ddfd_ros.ros.camera import CameraInfoCorrector
+from ddfd_ros.ros.model import LoadedModel, load_model, mark_out_of_range, thresholds
+from ddfd_ros.ros.outputs import Outputs, Prepared
+from ddfd_ros.ros.parameters import NodeParameters
+from ddfd_ros.ros.statistics import Snapshot, Statistics
+from ddfd_ros.ros.throttle import ThrottledLog
+
+_POLL_S = 0.05
+_CAMERA_INFO_GRACE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image message and the monotonic time of its arrival in nanoseconds."""
+
+    message: Any
+    received_ns: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes out for one frame: messages, the estimate, and durations so far."""
+
+    estimate: Estimate
+    messages: Prepared
+    stages_ms: dict[str, float]
+
+
+class Runner:
+    """Owns the worker and, through it, the model; lives from configure to cleanup.
+
+    The worker's thread decodes, infers, encodes and publishes. rclpy publishers are thread-safe,
+    and a result handed back to the executor would wait there behind the next image's arrival, so
+    it publishes itself; the executor's thread only puts messages into the mailbox.
+
+    Attributes:
+        parameters: The parameters in force; replaced as a whole, from any thread.
+        model: The loaded model; None before ``load``.
+        outputs: The publishers; set by the node after ``load``.
+        camera_problem: What is wrong with it, in words; empty when nothing is.
+        last_failure: The last frame's error; empty when the last frame was answered.
+    """
+
+    def __init__(self, node: Any, parameters: NodeParameters, statistics: Statistics) -> None:
+        self.parameters = parameters
+        self.model: LoadedModel | None = None
+        self.outputs: Outputs | None = None
+        self.camera_problem = ""
+        self.last_failure = ""
+        self._node = node
+        self._statistics = statistics
+        self._camera_info: Any | None = None
+        self._corrector = CameraInfoCorrector()
+        self._log = ThrottledLog()
+        self._active_since: float | None = None
+        self._cancelled = False
+        self._worker: LatestWorker[LoadedModel, Job, Answer | None] = LatestWorker(
+            self._load, self._process, self._publish, self._failed
+        )
+
+    def load(self, stop_requested: Callable[[], bool]) -> LoadedModel:
+        """Start the worker and wait until its model is ready, or until the process is to stop.
+
+        Raises:
+            DdfdError: The model cannot serve, or the process is to stop.
+        """
+        started: Future[None] = Future()
+
+        def start() -> None:
+            try:
+                self._worker.start()
+            except BaseException as error:
+                started.set_exception(error)
+            else:
+                started.set_result(None)
+
+        # start() waits without end (an engine may take minutes to build); a signal must not.
+        threading.Thread(target=start, name="ddfd-start", daemon=True).start()
+        while not wait([started], _POLL_S).done:
+            if stop_requested():
+                self._cancelled = True
+                raise InferenceError("loading the model: expected to finish, got a stop request")
+        started.result()
+        if self.model is None:
+            raise InferenceError("loading the model: expected a model, got none")
+        return self.model
+
+    def update(self, parameters: NodeParameters) -> None:
+        """Take over live parameters; they hold from the next frame on.
+
+        Raises:
+            ContractError: The model cannot fulfil them; nothing has changed then.
+        """
+        if self.model is not None:
+            self.model.pipeline.thresholds = thresholds(parameters)
+        self.parameters = parameters
+
+    def activate(self) -> None:
+        """Answer frames from now on."""
+        self.last_failure = ""
+        self._active_since = time.monotonic()
+
+    def deactivate(self) -> None:
+        """Answer no more frames; the one at hand is finished, but not published."""
+        self._active_since = None
+        self._worker.wait_idle(1.0)
+
+    def submit(self, message: Any) -> None:
+        """Offer an image message; called in the executor's thread."""
+        received_ns = time.monotonic_ns()
+        self._statistics.count_received(_stamp_ns(message.header.stamp))
+        self._worker.submit(Job(message, received_ns))
+
+    def take_camera_info(self, info: Any) -> None:
+        """Keep the newest ``CameraInfo``; called in the executor's thread."""
+        self._camera_info = info
+
+    def snapshot(self) -> Snapshot:
+        """The statistics, with what the worker's mailbox dropped."""
+        snapshot = self._statistics.snapshot()
+        dropped = dict(snapshot.dropped)
+        for name, number in self._mailbox_drops().items():
+            dropped[name] = dropped.get(name, 0) + number
+        return replace(snapshot, dropped=dropped)
+
+    def close(self, timeout_s: float | None) -> bool:
+        """End the worker, which closes the model; whether that succeeded in ``timeout_s``."""
+        self._active_since = None
+        stopped = self._worker.stop(timeout_s)
+        for name, number in self._mailbox_drops().items():
+            self._statistics.count_dropped(name, number)
+        if self.outputs is not None:
+            self.outputs.destroy()
+            self.outputs = None
+        return stopped
+
+    def _mailbox_drops(self) -> dict[str, int]:
+        counts = self._worker.counts
+        drops = {"replaced": counts.replaced, "inactive": counts.refused}
+        return {name: number for name, number in drops.items() if number}
+
+    def _load(self) -> LoadedModel:
+        def check() -> None:
+            if self._cancelled:
+                raise InferenceError("loading the model: cancelled")
+
+        self.model = load_model(self.parameters, check)
+        return self.model
+
+    def _process(self, model: LoadedModel, job: Job) -> Answer | None:
+        """Answer one frame; None when it is dropped (and counted)."""
+        start_ns = time.monotonic_ns()
+        parameters, outputs, header = self.parameters, self.outputs, job.message.header
+        if self._active_since is None or outputs is None:
+            self._statistics.count_dropped("inactive")
+            return None
+        if 0 < parameters.max_age_s < (age_s := self._age_s(header.stamp)):
+            self._drop_stale(age_s, parameters)
+            return None
+        heads = outputs.wanted_heads()
+        if not heads and not outputs.wants_info():
+            self._statistics.count_dropped("idle")
+            return None
+        image = decode(job.message)
+        decoded_ns = time.monotonic_ns()
+        infos = outputs.prepare_infos(self._published_info(*image.shape[:2]), header)
+        if not heads:
+            outputs.send(infos)
+            self._statistics.count_dropped("idle")
+            return None
+        frame = Frame(image, _stamp_ns(header.stamp), header.frame_id, job.received_ns)
+        estimate = model.pipeline.process(frame, heads)
+        if estimate.depth_m is not None:
+            marked = mark_out_of_range(estimate.depth_m, parameters)
+            estimate = replace(estimate, depth_m=marked)
+        computed_ns = time.monotonic_ns()
+        images = outputs.prepare_images(estimate, heads, header, parameters.depth_encoding)
+        stages_ms = {
+            "queue": (start_ns - job.received_ns) / 1e6,
+            "decode": (decoded_ns - start_ns) / 1e6,
+            **estimate.timings_ms,
+            "encode": (time.monotonic_ns() - computed_ns) / 1e6,
+        }
+        # camera_info first: a consumer that pairs by stamp has it when the image arrives.
+        return Answer(estimate, infos + images, stages_ms)
+
+    def _publish(self, job: Job, answer: Answer | None) -> None:
+        outputs = self.outputs
+        if answer is None:
+            return
+        if self._active_since is None or outputs is None:  # deactivated meanwhile
+            self._statistics.count_dropped("inactive")
+            return
+        begin_ns = time.monotonic_ns()
+        outputs.send(answer.messages)
+        end_ns = time.monotonic_ns()
+        stages_ms = answer.stages_ms
+        stages_ms["publish"] = (end_ns - begin_ns) / 1e6
+        stages_ms["total"] = (end_ns - job.received_ns) / 1e6
+        stamp = job.message.header.stamp
+        self._statistics.count_answered(answer.estimate, self._age_s(stamp) * 1e3, stages_ms)
+        self.last_failure = ""
+        if outputs.wants_latency():
+            message = diagnostics.latency(self._node.get_name(), stages_ms, stamp)
+            outputs.send_latency(message)
+
+    def _failed(self, job: Job | None, error: Exception) -> None:
+        """A frame, or the closing of the model, raised; the worker lives on."""
+        text = str(error) if isinstance(error, DdfdError) else f"{type(error).__name__}: {error}"
+        if job is None:
+            self._node.get_logger().error(f"closing the model: {text}")
+            return
+        self._statistics.count_failed(type(error).__name__)
+        self.last_failure = f"frame not answered: {text}"
+        self._log(self._node.get_logger().error, self.last_failure)
+
+    def _published_info(self, height: int, width: int) -> Any:
+        info, problem = self._corrector.correct(self._camera_info, height, width)
+        since = self._active_since
+        early = since is None or time.monotonic() - since < _CAMERA_INFO_GRACE_S
+        if self._camera_info is None and early:
+            return info  # the driver may just not have sent it yet
+        if problem and problem != self.camera_problem:
+            self._node.get_logger().warning(problem)
+        self.camera_problem = problem
+        return info
+
+    def _drop_stale(self, age_s: float, parameters: NodeParameters) -> None:
+        self._statistics.count_dropped("stale")
+        self._log(
+            self._node.get_logger().warning,
+            f"frame dropped: expected an age of at most {parameters.max_age_s} s (max_age_s), got "
+            f"{_rounded(age_s)} s; synchronise the clocks, set use_sim_time for a bag, or raise "
+            "max_age_s",
+        )
+
+    def _age_s(self, stamp: Any) -> float:
+        """Age by the node's clock, which follows /clock when use_sim_time is set."""
+        return (self._node.get_clock().now().nanoseconds - _stamp_ns(stamp)) / 1e9
+
+
+def _stamp_ns(stamp: Any) -> int:
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def _rounded(age_s: float) -> str:
+    """An age with one significant digit, so that a steady stream of them is one text."""
+    digits = -math.floor(math.log10(age_s)) if age_s > 0 else 0
+    return f"{round(age_s, digits):g}"

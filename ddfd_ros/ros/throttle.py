@@ -1,0 +1,37 @@
+"""Log lines that do not drown the log: the first at once, its repetitions now and then."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+_MOST_TEXTS = 64
+
+
+class ThrottledLog:
+    """Says each text at once, and again only after ``period_s`` seconds, with the number between.
+
+    rclpy's own throttle goes by the line of code, so one complaint would silence another that
+    comes through the same line.
+    """
+
+    def __init__(
+        self, period_s: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._period_s = period_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, say: Callable[[str], object], text: str) -> None:
+        """Hand ``text`` to ``say`` (a logger's method) unless it was said just now."""
+        now = self._clock()
+        with self._lock:
+            last, silent = self._said.get(text, (float("-inf"), 0))
+            due = now - last >= self._period_s
+            if len(self._said) >= _MOST_TEXTS and text not in self._said:
+                self._said.clear()
+            self._said[text] = (now, 0) if due else (last, silent + 1)
+        if due:
+            say(f"{text} (and {silent} times before)" if silent else text)
