@@ -10,6 +10,7 @@ last steps look at local contrast alone, which places edges better than areas of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -106,7 +107,7 @@ def _residual_px(fixed: np.ndarray, moving: np.ndarray) -> float:
                 shift, _ = cv2.phaseCorrelate(
                     np.ascontiguousarray(a[box]), np.ascontiguousarray(b[box]), window
                 )
-                shifts.append(float(np.hypot(*shift)))
+                shifts.append(math.hypot(shift[0], shift[1]))
     return float(np.median(shifts)) if shifts else float("nan")
 
 
