@@ -40,11 +40,13 @@ class BackendOptions:
         spin: Whether idle threads busy-wait for the next operator: a little faster alone on a
             machine, slower and hotter beside other processes.
         device: ``cpu`` or ``cuda``.
+        precision: ``float32``, or ``auto``: fewer bits where runtime and machine are faster so.
     """
 
     threads: int = 0
     spin: bool = False
     device: str = "cpu"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         """Refuse values no runtime understands."""
@@ -52,6 +54,10 @@ class BackendOptions:
             raise ModelLoadError(f"threads: expected 0 (automatic) or more, got {self.threads}")
         if self.device not in ("cpu", "cuda"):
             raise ModelLoadError(f"device: expected 'cpu' or 'cuda', got {self.device!r}")
+        if self.precision not in ("float32", "auto"):
+            raise ModelLoadError(
+                f"precision: expected 'float32' or 'auto', got {self.precision!r}"
+            )
 
 
 class Backend(ABC):
