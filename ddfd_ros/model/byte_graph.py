@@ -37,7 +37,8 @@ class ByteGraph(nn.Module):
         )
         with torch.no_grad():
             side = int(getattr(network, "size_multiple", 32))
-            available = self.aligned(torch.zeros(1, 3, 2 * side, 2 * side))
+            weight = next(network.parameters())
+            available = self.aligned(weight.new_zeros(1, 3, 2 * side, 2 * side))
         wanted = set(available) if heads is None else set(heads)
         if not wanted or wanted - set(available):
             raise ContractError(

@@ -173,7 +173,7 @@ def test_other_formats_are_refused(path):
     rewrite(path, contract=None)
     with pytest.raises(ModelLoadError, match=r"expected a checkpoint with the keys .*got \["):
         load_checkpoint(path)
-    rewrite(path, contract={}, state_dict={"weight": "heavy"})
+    rewrite(path, format=1, contract={}, state_dict={"weight": "heavy"})
     with pytest.raises(ModelLoadError, match=r"expected a state_dict of tensors"):
         load_checkpoint(path)
     torch.save([1, 2], path)
