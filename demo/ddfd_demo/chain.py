@@ -16,6 +16,8 @@ from ddfd_demo.sources.base import Pacing
 from ddfd_demo.spool import read_lines
 
 NAMESPACE = "/ddfd_demo"
+_ERROR = 2
+"""diagnostic_msgs/DiagnosticStatus.ERROR."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def run_chain(
         recorder = _start(children, "recorder", spool, logs, light)
         received = _Followed(spool / "received.jsonl")
         children.wait_until(
-            "topics of the node", lambda: received.saw_event("ready"), options.start_timeout_s
+            "topics of the node", lambda: _is_ready(received, node), options.start_timeout_s
         )
         player = _start(children, "player", spool, logs, _player_arguments(options))
         sent = _Followed(spool / "sent.jsonl")
@@ -154,6 +156,18 @@ class _Followed:
     def answered(self) -> int:
         """Frames of which an image came back: depth or, without that head, another."""
         return max(len(self._stamps.get(name, ())) for name in ("depth", "sharp", "sigma"))
+
+
+def _is_ready(received: _Followed, node: Child) -> bool:
+    """Whether every topic is there; a node that says why it cannot start is not waited for."""
+    ready = received.saw_event("ready")
+    for line in received.lines:
+        if _is_node_status(line) and line["level"] >= _ERROR and not ready:
+            raise ChainError(
+                f"the node: expected it to configure itself, got its error: {line['message']} "
+                f"(log: {node.log})"
+            )
+    return ready
 
 
 def _play(

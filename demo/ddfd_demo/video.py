@@ -132,7 +132,7 @@ class _Canvas:
                 self._paste(picture, "sigma", self._scales.sigma.paint(sigma_m))
             if sharp is not None:
                 self._paste(picture, "sharp", sharp)
-        return self._foot(picture, answer, number)
+        return self._foot(picture, answer, shown, number)
 
     def _chrome(self) -> np.ndarray:
         image = Image.new("RGB", self.size, _BACK)
@@ -168,7 +168,9 @@ class _Canvas:
         left = panel.left + (PANEL_WIDTH - size[0]) // 2
         picture[top : top + size[1], left : left + size[0]] = fitted
 
-    def _foot(self, picture: np.ndarray, answer: Answer, number: int) -> np.ndarray:
+    def _foot(
+        self, picture: np.ndarray, answer: Answer, shown: Answer | None, number: int
+    ) -> np.ndarray:
         image = Image.fromarray(picture)
         pen = ImageDraw.Draw(image)
         y = self.size[1] - _FOOT + 6

@@ -1,0 +1,103 @@
+"""What the demonstration's tests share: pictures, bags and an ONNX model with a known answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+
+def pattern(height=48, width=64, shift=0):
+    """uint8 ``[H, W, 3]`` RGB; red rises to the right, green downwards, blue is ``shift``."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack(
+        [columns * 255 // (width - 1), rows * 255 // (height - 1), np.full_like(rows, shift)], -1
+    ).astype(np.uint8)
+
+
+def write_image(path: Path, rgb: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+
+def write_bag(path: Path, images, *, storage="mcap", compressed=False, info=True, rate_hz=20.0):
+    """A ROS 2 bag with colour images, depth beside them, and their camera_info."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types = store.types
+    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+    image_type = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
+    topic = "/camera/image_raw" + ("/compressed" if compressed else "")
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        colour = writer.add_connection(topic, image_type, typestore=store)
+        depth = writer.add_connection(
+            "/camera/depth/image_raw", "sensor_msgs/msg/Image", typestore=store
+        )
+        calibration = None
+        if info:
+            calibration = writer.add_connection(
+                "/camera/camera_info", "sensor_msgs/msg/CameraInfo", typestore=store
+            )
+        for index, rgb in enumerate(images):
+            stamp = round(index * 1e9 / rate_hz) + 10**18
+            time = types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
+            header = types["std_msgs/msg/Header"](time, "camera")
+            height, width = rgb.shape[:2]
+            if compressed:
+                data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].ravel()
+                message = types[image_type](header, "png", data)
+            else:
+                data = np.ascontiguousarray(rgb[..., ::-1]).ravel()
+                message = types[image_type](header, height, width, "bgr8", 0, 3 * width, data)
+            writer.write(colour, stamp, store.serialize_cdr(message, image_type))
+            plane = types["sensor_msgs/msg/Image"](
+                header, height, width, "mono8", 0, width, np.zeros(height * width, np.uint8)
+            )
+            writer.write(depth, stamp, store.serialize_cdr(plane, "sensor_msgs/msg/Image"))
+            if calibration is not None:
+                message = _camera_info(types, header, height, width)
+                writer.write(
+                    calibration,
+                    stamp,
+                    store.serialize_cdr(message, "sensor_msgs/msg/CameraInfo"),
+                )
+
+
+def _camera_info(types, header, height, width):
+    k = np.array([70.0, 0, 31.5, 0, 71.0, 23.5, 0, 0, 1])
+    p = np.array([70.0, 0, 31.5, 0, 0, 71.0, 23.5, 0, 0, 0, 1, 0])
+    region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    return types["sensor_msgs/msg/CameraInfo"](
+        header, height, width, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), p, 0, 0, region
+    )
+
+
+def write_rgbd(root: Path, count=3, *, recording=True):
+    """An RGB-D folder: a slope from 1 to 3 m with a hole of unknown depth."""
+    for index in range(count):
+        write_image(root / f"rgb/{index:06d}.png", pattern(shift=index * 40))
+        depth = np.tile(np.linspace(1000, 3000, 64), (48, 1)).astype(np.uint16)
+        depth[10:14, 10:14] = 0
+        (root / "depth").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / f"depth/{index:06d}.png"), depth)
+    if recording:
+        np.savetxt(root / "camera-intrinsics.txt", [[60, 0, 31.5], [0, 61, 23.5], [0, 0, 1]])
+
+
+def write_video(path: Path, count=6, rate_hz=12.0):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate_hz, (64, 48))
+    for index in range(count):
+        writer.write(cv2.cvtColor(pattern(shift=index * 40), cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+@pytest.fixture
+def make():
+    return SimpleNamespace(
+        pattern=pattern, image=write_image, bag=write_bag, rgbd=write_rgbd, video=write_video
+    )
