@@ -96,6 +96,40 @@ def thesis2023(
     return _total(terms, weights)
 
 
+def ddfd(
+    outputs: Tensors,
+    targets: Tensors,
+    *,
+    log_weight: float = 1.0,
+    sigma_weight: float = 0.1,
+    sharp_weight: float = 5.0,
+) -> Terms:
+    """This project's own loss, for ``ddfd-lite``.
+
+    L1 on depth (metres count) and on its logarithm (so do proportions), the Laplace likelihood for
+    the deviation alone (the depth head is not excused from hard pixels), Charbonnier for the image.
+    """
+    terms: Terms = {}
+    if "depth_m" in outputs:
+        depth_m, truth_m = outputs["depth_m"], targets["depth_m"]
+        terms["l1_depth"] = l1_depth(depth_m, truth_m)
+        terms["log_l1_depth"] = log_l1_depth(depth_m, truth_m)
+        if "sigma_m" in outputs:
+            terms["laplace_nll"] = laplace_nll(
+                depth_m, outputs["sigma_m"], truth_m, detach_residual=True
+            )
+    if "sharp_rgb" in outputs:
+        known = targets.get("sharp_known")
+        terms["charbonnier"] = charbonnier(outputs["sharp_rgb"], targets["sharp_rgb"], known)
+    weights = {
+        "l1_depth": 1.0,
+        "log_l1_depth": log_weight,
+        "laplace_nll": sigma_weight,
+        "charbonnier": sharp_weight,
+    }
+    return _total(terms, weights)
+
+
 def thesis2023_selfsup(
     outputs: Tensors,
     targets: Tensors,
@@ -123,11 +157,12 @@ def thesis2023_selfsup(
 
 
 NAMED_LOSSES: dict[str, Callable[..., Terms]] = {
+    "ddfd": ddfd,
     "d3net": d3net,
     "icip2022": icip2022,
     "thesis2023": thesis2023,
     "thesis2023-selfsup": thesis2023_selfsup,
 }
-"""The papers' losses. Each takes the network's outputs and the targets (dicts of tensors, keys
+"""The papers' losses and ours. Each takes the network's outputs and the targets (dicts of tensors, keys
 ``depth_m``, ``sharp_rgb``, ...), leaves out the terms of a head that the network does not have,
 and returns every term unweighted plus the weighted sum as ``total``."""

@@ -1,0 +1,193 @@
+"""``ddfd-train``: train a network from a YAML recipe, resume it, and write its weights."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
+from ddfd_ros.core.types import HEADS
+from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from ddfd_training.config import TrainConfig, load_config
+from ddfd_training.trainer import DefocusData, DepthFromDefocus, network_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        path = train(
+            config, Path(arguments.out), _lightning_options(arguments), arguments.steps_now
+        )
+    except (DdfdError, ValueError, FileNotFoundError) as error:
+        print(f"ddfd-train: {error}", file=sys.stderr)
+        return 2
+    print(f"weights: {path}" if path else "stopped before the last step; run again to go on")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ddfd-train", description=__doc__)
+    parser.add_argument("--config", required=True, help="recipe (YAML), see training/configs")
+    parser.add_argument("--out", default="runs", help="folder for checkpoints, logs and weights")
+    parser.add_argument("--accelerator", default="auto", help="Lightning's: auto, cpu, gpu, ...")
+    parser.add_argument("--devices", default="auto", help="Lightning's: auto, a number, a list")
+    parser.add_argument("--strategy", default="auto", help="Lightning's: auto, ddp, fsdp, ...")
+    parser.add_argument("--num-nodes", type=int, default=1, help="machines")
+    parser.add_argument("--steps-now", type=int, default=0, help="stop early after this many")
+    parser.add_argument("overrides", nargs="*", help="settings as key.sub=value")
+    return parser
+
+
+def _lightning_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    devices = arguments.devices
+    return {
+        "accelerator": arguments.accelerator,
+        "devices": int(devices) if devices.isdigit() else devices,
+        "strategy": arguments.strategy,
+        "num_nodes": arguments.num_nodes,
+    }
+
+
+def train(
+    config: TrainConfig, out: Path, lightning: dict[str, Any] | None = None, steps_now: int = 0
+) -> Path | None:
+    """Train as ``config`` says, going on from the last checkpoint in ``out/<name>`` if any.
+
+    Args:
+        config: The recipe.
+        out: Folder of runs.
+        lightning: Options for Lightning's ``Trainer`` (accelerator, devices, strategy, ...).
+        steps_now: Stop at this step although the recipe has more; 0 trains to the end.
+
+    Returns:
+        The weights written (``out/<name>/<name>.pt``), or ``None`` if stopped before the end.
+    """
+    folder = out / config.name
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module = DepthFromDefocus(config)
+    if config.init:
+        _start_from(module, config.init)
+    keep = ModelCheckpoint(
+        folder,
+        filename="last",
+        save_top_k=1,
+        monitor=None,
+        enable_version_counter=False,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+    )
+    trainer = pl.Trainer(
+        max_epochs=-1,
+        max_steps=min(steps_now, config.steps) if steps_now else config.steps,
+        precision=config.precision,  # type: ignore[arg-type]
+        gradient_clip_val=config.optimizer.clip_norm or None,
+        check_val_every_n_epoch=config.validate_every,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=[keep, *_callbacks(config)],
+        logger=[
+            TensorBoardLogger(folder, name="", version=""),
+            CSVLogger(folder, name="", version=""),
+        ],
+        **(lightning or {}),
+    )
+    last = folder / "last.ckpt"
+    trainer.fit(
+        module, DefocusData(config), ckpt_path=last if last.is_file() else None, weights_only=False
+    )
+    if trainer.global_step < config.steps:
+        return None
+    target = folder / f"{config.name}.pt"
+    if trainer.is_global_zero:
+        save_checkpoint(
+            target,
+            module.network,
+            config.network.name,
+            network_options(config),
+            contract_of(module, trainer.global_step),
+        )
+    return target
+
+
+def _callbacks(config: TrainConfig) -> list[Callback]:
+    bar = TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)
+    return [EMAWeightAveraging(decay=config.optimizer.average_decay), bar]
+
+
+def _start_from(module: DepthFromDefocus, path: str) -> None:
+    """Copy the weights of a checkpoint; its lens and depth range may differ."""
+    network, _ = load_checkpoint(path)
+    module.network.load_state_dict(network.state_dict())
+
+
+def contract_of(module: DepthFromDefocus, steps: int) -> ModelContract:
+    """What the trained weights promise."""
+    config = module.config
+    with torch.no_grad():
+        outputs = module.network.eval()(torch.zeros(1, 3, 64, 64))
+    sources = [f"{item.dataset}/{item.split}" for item in config.data.sources]
+    return ModelContract(
+        format_version=FORMAT_VERSION,
+        network=config.network.name,
+        network_options={},
+        parameter_count=1,
+        input_height=None,
+        input_width=None,
+        size_multiple=32,
+        outputs=tuple(head for head in HEADS if head in outputs),
+        depth_min_m=config.depth_range_m[0],
+        depth_max_m=config.depth_range_m[1],
+        lens=config.lens,
+        training={
+            "name": config.name,
+            "data": ", ".join(sources),
+            "command": "ddfd-train " + shlex.join(sys.argv[1:]),
+            "seed": config.seed,
+            "steps": steps,
+            "crops": steps * config.data.batch_size,
+            "crop_px": config.data.crop_px,
+            "start": Path(config.init).name or "random",
+            "revision": _revision(),
+        },
+        metrics={},
+        weights_sha256="",
+    )
+
+
+def _revision() -> str:
+    """Source revision, or ``unknown`` outside a checkout."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return result.stdout.strip()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

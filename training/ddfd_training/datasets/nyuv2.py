@@ -1,0 +1,79 @@
+"""NYU Depth v2, the labelled set, as folders of images (Silberman et al. 2012)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from ddfd_ros.core.errors import DatasetError
+from ddfd_training.datasets.base import RgbdSample, read_raw, read_rgb, require_folder
+
+CROP = (slice(45, 471), slice(41, 601))
+"""Rows and columns inside the white frame of the 640x480 images: the toolbox's crop, 426x560."""
+DEPTH_STEP_M = 9.99547 / 255
+"""Depth per grey level of the 8-bit depth images; level v covers [v, v + 1) steps."""
+INTRINSICS_640X480 = (518.86, 519.47, 325.58, 253.74)
+"""fx, fy, cx, cy of the colour camera in pixels, before the crop."""
+
+
+class Nyuv2(Sequence[RgbdSample]):
+    """Sharp indoor images with depth.
+
+    The layout is ``rgb/NNNN.jpg`` (640x480), ``depth/NNNN.png`` (8 bit) and ``<split>.txt`` with
+    one frame number a line.
+
+    Args:
+        root: The folder that holds ``rgb``, ``depth`` and the split files.
+        split: ``train`` (795 frames of the official split) or ``test``.
+        crop: Cut away the white frame (426x560 remain).
+
+    Raises:
+        DatasetError: The layout is not the one above, or a listed file is missing.
+    """
+
+    name = "nyuv2"
+
+    def __init__(self, root: str | Path, split: str = "train", *, crop: bool = True) -> None:
+        """Read the list of frames; images are read when asked for."""
+        self.root = require_folder(Path(root), self.name, "rgb/, depth/, train.txt, test.txt")
+        for folder in ("rgb", "depth"):
+            require_folder(self.root / folder, self.name, "images named by frame number")
+        listing = self.root / f"{split}.txt"
+        if not listing.is_file():
+            known = sorted(path.stem for path in self.root.glob("*.txt"))
+            raise DatasetError(
+                f"{self.name}: expected the list of frames {listing}, found none; "
+                f"splits here: {', '.join(known) or 'none'}"
+            )
+        self.split = split
+        self.frames = listing.read_text(encoding="ascii").split()
+        self._crop = crop
+
+    def __len__(self) -> int:
+        """Number of frames in the split."""
+        return len(self.frames)
+
+    @overload
+    def __getitem__(self, index: int) -> RgbdSample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RgbdSample]: ...
+    def __getitem__(self, index: int | slice) -> RgbdSample | Sequence[RgbdSample]:
+        """Read frame ``index``: sharp image uint8 ``[H, W, 3]``, depth float32 ``[H, W]``."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        frame = self.frames[index]
+        rgb = read_rgb(self.root / "rgb" / f"{frame}.jpg")
+        levels = read_raw(self.root / "depth" / f"{frame}.png")
+        if rgb.shape[:2] != levels.shape:
+            raise DatasetError(
+                f"{self.name} frame {frame}: expected image and depth of one size, "
+                f"got {rgb.shape[:2]} and {levels.shape}"
+            )
+        # The middle of the level's interval: the depth was rounded down when it was stored.
+        depth_m = ((levels.astype(np.float32) + 0.5) * np.float32(DEPTH_STEP_M)).astype(np.float32)
+        if self._crop:
+            rgb, depth_m = rgb[CROP], depth_m[CROP]
+        return RgbdSample(name=frame, depth_m=depth_m, sharp_rgb=np.ascontiguousarray(rgb))

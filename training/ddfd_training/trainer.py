@@ -1,0 +1,169 @@
+"""The training loop, on Lightning: network, loss, schedule, validation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ddfd_ros.model import build_network
+from ddfd_training.config import TrainConfig
+from ddfd_training.crops import CropDataset, ImageSet, _to_tensor, hold_out, open_source
+from ddfd_training.losses import NAMED_LOSSES
+from ddfd_training.metrics import depth_metrics, image_metrics
+
+Batch = dict[str, torch.Tensor]
+
+
+def network_options(config: TrainConfig) -> dict[str, Any]:
+    """The network's options, with lens and depth range where it takes them."""
+    from ddfd_ros.model.networks import default_options
+
+    known = default_options(config.network.name)
+    extra = {"lens": config.lens, "depth_range_m": config.depth_range_m}
+    return {
+        **{key: value for key, value in extra.items() if key in known},
+        **config.network.options,
+    }
+
+
+class DepthFromDefocus(pl.LightningModule):
+    """A network of the registry with its loss and optimiser."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Build network and loss as ``config`` says.
+
+        Raises:
+            ValueError: No loss of that name.
+        """
+        super().__init__()
+        self.config = config
+        self.network = build_network(config.network.name, **network_options(config))
+        self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.loss.name not in NAMED_LOSSES:
+            raise ValueError(
+                f"loss.name: expected one of {', '.join(NAMED_LOSSES)}, got {config.loss.name!r}"
+            )
+        self._loss = NAMED_LOSSES[config.loss.name]
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images ``[N,3,H,W]`` in [0,1] to the network's heads."""
+        return self.network(image.contiguous(memory_format=torch.channels_last))
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        """One batch of crops; returns the loss."""
+        outputs = {key: value.float() for key, value in self(batch["image"]).items()}
+        terms = self._loss(outputs, batch, **self.config.loss.options)
+        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True)
+        self.log("loss", terms["total"].detach(), prog_bar=True, logger=False)
+        return terms["total"]
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """One whole image; metrics are averaged over images."""
+        outputs = {key: value.float() for key, value in self(batch["image"]).items()}
+        if "depth_m" in outputs:
+            for name, value in depth_metrics(outputs["depth_m"], batch["depth_m"]).items():
+                self.log(f"val/{name}", value, prog_bar=name in ("rmse", "delta1"), batch_size=1)
+        if "sharp_rgb" in outputs and bool(batch["sharp_known"].all()):
+            sharp = outputs["sharp_rgb"].clamp(0, 1)
+            after = image_metrics(sharp, batch["sharp_rgb"])["psnr"]
+            before = image_metrics(batch["image"], batch["sharp_rgb"])["psnr"]
+            self.log("val/psnr", after, batch_size=1)
+            self.log("val/psnr_gain", after - before, prog_bar=True, batch_size=1)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW; the rate follows the number of the step alone, so a resumed run goes on."""
+        wanted = self.config.optimizer
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=wanted.learning_rate,
+            betas=wanted.betas,
+            weight_decay=wanted.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: rate_share(
+                step, self.config.steps, wanted.warmup_steps, wanted.final_share
+            ),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def rate_share(step: int, steps: int, warmup: int, final: float) -> float:
+    """Learning rate at ``step`` over the full rate: a line up, then half a cosine down."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = min((step - warmup) / max(steps - warmup, 1), 1.0)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class WholeImages(Dataset[Batch]):
+    """Whole frames of an image set, for validation."""
+
+    def __init__(self, images: ImageSet) -> None:
+        """Take the set's frames."""
+        self._images = images
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self._images.frames)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Frame ``index``, with the keys of a crop."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        frame = self._images.frames[index]
+        image = self._images.defocused_rgb[frame]
+        known = self._images.sharp_rgb is not None
+        sharp = self._images.sharp_rgb[frame] if self._images.sharp_rgb is not None else image
+        return {
+            "image": _to_tensor(image),
+            "sharp_rgb": _to_tensor(sharp),
+            "sharp_known": torch.full((1, 1, 1), known),
+            "depth_m": torch.from_numpy(self._images.depth_m[frame].copy())[None],
+        }
+
+
+class DefocusData(pl.LightningDataModule):
+    """Crops for training, renewed each epoch, and whole frames for validation."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Remember the recipe; images are opened in ``setup``."""
+        super().__init__()
+        self.config = config
+        self._train: list[ImageSet] = []
+        self._held_out: ImageSet | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the sources, rendering those that are not in the cache."""
+        del stage
+        if self._train:
+            return
+        data = self.config.data
+        sets = [open_source(source, self.config.lens, data.cache) for source in data.sources]
+        if data.held_out:
+            sets[0], self._held_out = hold_out(sets[0], data.held_out)
+        self._train = sets
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The crops of the current epoch."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        world = self.trainer.world_size if self.trainer else 1
+        count = self.config.steps_per_epoch * self.config.data.batch_size * world
+        crops = CropDataset(self._train, self.config.data, self.config.seed, epoch * count, count)
+        return DataLoader(
+            crops, batch_size=self.config.data.batch_size, num_workers=self.config.data.workers
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """The frames held out, one by one."""
+        if self._held_out is None:
+            return []
+        return DataLoader(WholeImages(self._held_out), batch_size=1)
