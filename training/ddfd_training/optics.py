@@ -75,7 +75,7 @@ def _check(rgb: torch.Tensor, depth_m: torch.Tensor, kernel: str, step_m: float)
     if not bool((depth_m > 0).logical_and(depth_m.isfinite()).all()):
         raise ValueError(
             "expected depth that is positive and finite everywhere, got zero, negative, "
-            "infinite or NaN values; fill the gaps first (ddfd_training.depth_fill)"
+            "infinite or NaN values; fill the gaps first"
         )
     if kernel not in KERNELS:
         raise ValueError(f"kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}")
@@ -177,8 +177,8 @@ def _composite(
         layer = torch.cat([colour * mask_box, mask_box[None].to(rgb.dtype)])
         blurred = _convolve(layer, spread.to(rgb))
         covered = blurred[channels]
-        # What is still clear of nearer layers; a view, so the updates below reach the image.
-        clear_box = clear[rows, columns]
+        # What is still clear of nearer layers; a copy, since autograd keeps it for the way back.
+        clear_box = clear[rows, columns].clone()
         total[:, rows, columns] += blurred[:channels] * clear_box
         weight[rows, columns] += covered * clear_box
         clear[rows, columns] = clear_box * (1 - covered)
