@@ -96,6 +96,7 @@ def train(
         every_n_epochs=1,
         save_on_train_epoch_end=True,
     )
+    # One CSV file per start: Lightning's logger cannot append to one.
     trainer = pl.Trainer(
         max_epochs=-1,
         max_steps=min(steps_now, config.steps) if steps_now else config.steps,
@@ -105,10 +106,7 @@ def train(
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         callbacks=[keep, *_callbacks(config)],
-        logger=[
-            TensorBoardLogger(folder, name="", version=""),
-            CSVLogger(folder, name="", version=""),
-        ],
+        logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
         **(lightning or {}),
     )
     last = folder / "last.ckpt"

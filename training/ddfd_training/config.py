@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,11 @@ def _build_record(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(
                 f"unknown setting {where}{'.' if where else ''}{key}; known: {', '.join(names)}"
             )
+    required = [
+        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing := [name for name in required if name not in value]:
+        raise ValueError(f"{where}: expected also {', '.join(missing)}")
     inner = {
         key: _build(known[key], item, f"{where}.{key}".lstrip(".")) for key, item in value.items()
     }

@@ -106,8 +106,9 @@ def ddfd(
 ) -> Terms:
     """This project's own loss, for ``ddfd-lite``.
 
-    L1 on depth (metres count) and on its logarithm (so do proportions), the Laplace likelihood for
-    the deviation alone (the depth head is not excused from hard pixels), Charbonnier for the image.
+    L1 on depth (metres count) and on its logarithm (so do proportions), the Laplace likelihood
+    for the deviation alone (the depth head is not excused from hard pixels), and Charbonnier for
+    the image, where its sharp original is known.
     """
     terms: Terms = {}
     if "depth_m" in outputs:
@@ -163,6 +164,6 @@ NAMED_LOSSES: dict[str, Callable[..., Terms]] = {
     "thesis2023": thesis2023,
     "thesis2023-selfsup": thesis2023_selfsup,
 }
-"""The papers' losses and ours. Each takes the network's outputs and the targets (dicts of tensors, keys
-``depth_m``, ``sharp_rgb``, ...), leaves out the terms of a head that the network does not have,
+"""The papers' losses and ours. Each takes the network's outputs and the targets (dicts of tensors,
+keys ``depth_m``, ``sharp_rgb``, ...), leaves out the terms of a head that the network lacks,
 and returns every term unweighted plus the weighted sum as ``total``."""

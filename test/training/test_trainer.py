@@ -1,0 +1,185 @@
+"""The trainer learns, and a training that was killed ends as if it had not been."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.model.checkpoint import load_checkpoint
+from ddfd_training.cli import main, train
+from ddfd_training.config import (
+    DataConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    SourceConfig,
+    TrainConfig,
+)
+from ddfd_training.crops import CropDataset, ImageSet, hold_out
+from ddfd_training.trainer import rate_share
+
+CPU = {"accelerator": "cpu", "devices": 1}
+SMALL = {"widths": [8, 8, 8, 8, 8], "depths": [1, 1, 1, 1, 1], "sharp_width": 8, "sharp_blocks": 1}
+
+
+@pytest.fixture(scope="module")
+def nyuv2_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four frames of noise over slanted depth in NYUv2's layout."""
+    root = tmp_path_factory.mktemp("nyuv2")
+    random = np.random.default_rng(0)
+    for name in ("rgb", "depth"):
+        (root / name).mkdir()
+    for frame in range(4):
+        coarse = random.integers(0, 255, (120, 160, 3), dtype=np.uint8)
+        rgb = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_LINEAR)
+        levels = np.linspace(30 + 20 * frame, 120, 640)[None].repeat(480, 0).astype(np.uint8)
+        cv2.imwrite(str(root / "rgb" / f"{frame:04d}.jpg"), rgb)
+        cv2.imwrite(str(root / "depth" / f"{frame:04d}.png"), levels)
+    (root / "train.txt").write_text("0000\n0001\n0002\n0003\n", encoding="ascii")
+    return root
+
+
+@pytest.fixture
+def config(nyuv2_like: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A recipe of 12 steps in 4 epochs; the rendered images are shared by the tests."""
+    data = DataConfig(
+        sources=(SourceConfig(root=str(nyuv2_like)),),
+        cache=str(nyuv2_like / "cache"),
+        crop_px=64,
+        batch_size=2,
+        held_out=1,
+    )
+    return TrainConfig(
+        name="tiny",
+        network=NetworkConfig(options=SMALL),
+        data=data,
+        optimizer=OptimizerConfig(warmup_steps=3),
+        steps=12,
+        steps_per_epoch=3,
+        validate_every=2,
+        precision="32-true",
+        threads=1,
+    )
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path)[0].state_dict()
+
+
+def test_resumed_training_ends_with_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
+    """Stopped after 6 of 12 steps and started again: bit for bit the uninterrupted result."""
+    whole = train(config, tmp_path / "whole", dict(CPU))
+    assert train(config, tmp_path / "parts", dict(CPU), steps_now=6) is None
+    resumed = train(config, tmp_path / "parts", dict(CPU))
+    assert whole is not None
+    assert resumed is not None
+    expected, got = _weights(whole), _weights(resumed)
+    different = [name for name in expected if not torch.equal(expected[name], got[name])]
+    assert different == []
+    contract = load_checkpoint(resumed)[1]
+    assert contract.training["steps"] == 12
+    assert contract.lens == config.lens
+
+
+def test_loss_falls(config: TrainConfig, tmp_path: Path) -> None:
+    """Forty steps on three frames lower the loss by a fifth."""
+    longer = dataclasses.replace(config, steps=40, steps_per_epoch=10)
+    train(longer, tmp_path, dict(CPU))
+    rows = (tmp_path / "tiny/csv/version_0/metrics.csv").read_text(encoding="utf-8").splitlines()
+    column = rows[0].split(",").index("train/l1_depth")
+    losses = [float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column]]
+    assert len(losses) == 4
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_starts_from_other_weights(config: TrainConfig, tmp_path: Path) -> None:
+    """``init`` copies weights; with no learning rate they stay what they were."""
+    first = train(config, tmp_path, dict(CPU))
+    still = OptimizerConfig(learning_rate=0.0, weight_decay=0.0, warmup_steps=1)
+    second = dataclasses.replace(config, name="again", init=str(first), optimizer=still)
+    after = train(second, tmp_path, dict(CPU))
+    assert first is not None
+    assert after is not None
+    parameters = dict(load_checkpoint(after)[0].named_parameters())
+    for name, value in load_checkpoint(first)[0].named_parameters():
+        torch.testing.assert_close(parameters[name], value)
+
+
+def test_command_line_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong dataset folder is one line and exit code 2."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("data: {sources: [{root: /nonexistent}]}", encoding="utf-8")
+    code = main(["--config", str(recipe), "--out", str(tmp_path), "--accelerator", "cpu"])
+    assert code == 2
+    assert "expected a folder /nonexistent" in capsys.readouterr().err
+
+
+def _images(count: int = 3) -> ImageSet:
+    """Images whose pixels tell frame, row and column."""
+    frame, row, column = np.mgrid[0:count, 0:70, 0:80]
+    rgb = np.stack([frame, row, column], axis=-1).astype(np.uint8)
+    return ImageSet(rgb, rgb, (row + 1).astype(np.float32), tuple(range(count)))
+
+
+def test_crops_cut_image_depth_and_sharp_alike() -> None:
+    """The same window and mirror for all; every part of the image is reached."""
+    crops = CropDataset([_images()], DataConfig(crop_px=64), seed=1, start=0, length=200)
+    tops, lefts, flips = set(), set(), set()
+    for i in range(len(crops)):
+        crop = crops[i]
+        pixels = (crop["image"] * 255).round()
+        torch.testing.assert_close(crop["image"], crop["sharp_rgb"])
+        torch.testing.assert_close(pixels[1] + 1, crop["depth_m"][0])
+        tops.add(int(pixels[1, 0, 0]))
+        flips.add(bool(pixels[2, 0, 0] > pixels[2, 0, 1]))
+        lefts.add(int(pixels[2].min()))
+    assert tops == set(range(7))
+    assert lefts == set(range(17))
+    assert flips == {True, False}
+
+
+def test_crop_depends_on_seed_and_number_alone() -> None:
+    """Crop 7 is crop 7, wherever the epoch began."""
+    config = DataConfig(crop_px=32)
+    a = CropDataset([_images()], config, seed=1, start=0, length=10)[7]
+    b = CropDataset([_images()], config, seed=1, start=5, length=5)[2]
+    c = CropDataset([_images()], config, seed=2, start=0, length=10)[7]
+    torch.testing.assert_close(a["image"], b["image"])
+    assert not torch.equal(a["image"], c["image"])
+
+
+def test_noise_is_added_to_the_input_alone() -> None:
+    """Sensor noise changes the image, not the sharp target, and stays in bytes."""
+    config = DataConfig(crop_px=64, noise_std=8.0)
+    crop = CropDataset([_images()], config, seed=1, start=0, length=4)[3]
+    difference = (crop["image"] - crop["sharp_rgb"]) * 255
+    assert 0.2 < float(difference.std()) < 8.5
+    torch.testing.assert_close(difference, difference.round(), atol=1e-3, rtol=0)
+
+
+def test_hold_out_parts_the_frames() -> None:
+    """Nothing is lost and nothing is in both."""
+    kept, taken = hold_out(_images(10), 3)
+    assert len(taken.frames) == 3
+    assert sorted(kept.frames + taken.frames) == list(range(10))
+
+
+def test_crop_larger_than_the_image_is_refused() -> None:
+    """The error gives both sizes."""
+    with pytest.raises(DatasetError, match=r"at most .*70.*got 128"):
+        CropDataset([_images()], DataConfig(crop_px=128), seed=1, start=0, length=1)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    """Linear warm-up to 1, then down to the final share."""
+    shares = [rate_share(step, 100, 10, 0.01) for step in range(101)]
+    assert shares[0] == pytest.approx(0.1)
+    assert max(shares) == pytest.approx(1.0)
+    assert shares.index(max(shares)) in (9, 10)
+    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))
+    assert shares[-1] == pytest.approx(0.01)
