@@ -20,7 +20,8 @@ from ddfd_training.config import (
     SourceConfig,
     TrainConfig,
 )
-from ddfd_training.crops import CropDataset, ImageSet, hold_out
+from ddfd_training.crops import CropDataset, ImageSet, hold_out, stack_pairs
+from ddfd_training.datasets.base import RgbdSample
 from ddfd_training.trainer import rate_share
 
 CPU = {"accelerator": "cpu", "devices": 1}
@@ -123,7 +124,8 @@ def _images(count: int = 3) -> ImageSet:
     """Images whose pixels tell frame, row and column."""
     frame, row, column = np.mgrid[0:count, 0:70, 0:80]
     rgb = np.stack([frame, row, column], axis=-1).astype(np.uint8)
-    return ImageSet(rgb, rgb, (row + 1).astype(np.float32), tuple(range(count)))
+    known = np.ones(row.shape, dtype=bool)
+    return ImageSet(rgb, rgb, (row + 1).astype(np.float32), known, tuple(range(count)))
 
 
 def test_crops_cut_image_depth_and_sharp_alike() -> None:
@@ -183,3 +185,25 @@ def test_learning_rate_rises_and_falls() -> None:
     assert shares.index(max(shares)) in (9, 10)
     assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))
     assert shares[-1] == pytest.approx(0.01)
+
+
+def test_natural_pairs_are_laid_over_each_other() -> None:
+    """A companion shifted by (3, 2) px and dimmed comes back onto its photograph."""
+    random = np.random.default_rng(5)
+    coarse = random.integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    wide = cv2.resize(coarse, (340, 260), interpolation=cv2.INTER_CUBIC)
+    image = np.ascontiguousarray(wide[10:250, 10:330])
+    shifted = np.ascontiguousarray(wide[12:252, 13:333])
+    sample = RgbdSample(
+        name="pair",
+        depth_m=np.full((240, 320), 2.0, dtype=np.float32),
+        sharp_rgb=(shifted * 0.8).astype(np.uint8),
+        defocused_rgb=image,
+    )
+    lonely = dataclasses.replace(sample, sharp_rgb=None)
+    images = stack_pairs([sample, lonely], weight=2.0)
+    known = images.sharp_known[0]
+    assert known.mean() > 0.9
+    error = np.abs(images.sharp_rgb[0].astype(float) - image)[known]
+    assert np.median(error) < 3
+    assert not images.sharp_known[1].any()

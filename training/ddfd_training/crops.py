@@ -7,8 +7,9 @@ stopped goes on with exactly the crops it would have seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ from ddfd_training.config import DataConfig, SourceConfig
 from ddfd_training.datasets.base import RgbdSample
 from ddfd_training.datasets.nyuv2 import Nyuv2
 from ddfd_training.defocus_cache import RenderSettings, load_or_render
+from ddfd_training.registration import match_exposure, register
+
+Item = dict[str, np.ndarray]
+_MAX_RESIDUAL_PX = 1.0  # a companion that lies further off teaches the wrong thing
 
 
 @dataclass(frozen=True)
@@ -28,17 +33,33 @@ class ImageSet:
 
     Attributes:
         defocused_rgb: uint8 ``[N, H, W, 3]``, the network's input.
-        sharp_rgb: uint8 ``[N, H, W, 3]``, or ``None`` where no sharp original fits it.
+        sharp_rgb: uint8 ``[N, H, W, 3]``, its sharp original.
         depth_m: float32 ``[N, H, W]``, NaN where unknown.
+        sharp_known: bool ``[N, H, W]``, where ``sharp_rgb`` can be believed.
         frames: Which of the ``N`` to use.
         weight: How often the set is drawn, relative to others.
     """
 
     defocused_rgb: np.ndarray
-    sharp_rgb: np.ndarray | None
+    sharp_rgb: np.ndarray
     depth_m: np.ndarray
+    sharp_known: np.ndarray
     frames: tuple[int, ...]
     weight: float = 1.0
+
+    def item(self, where: Any, flip: int = 1) -> Item:
+        """What ``where`` (frame, rows, columns) holds, mirrored if ``flip`` is -1.
+
+        Returns:
+            ``image`` and ``sharp_rgb`` as uint8 ``[h, w, 3]``, ``depth_m`` and ``sharp_known``
+            as ``[h, w]``.
+        """
+        return {
+            "image": self.defocused_rgb[where][:, ::flip],
+            "sharp_rgb": self.sharp_rgb[where][:, ::flip],
+            "depth_m": self.depth_m[where][:, ::flip],
+            "sharp_known": self.sharp_known[where][:, ::flip],
+        }
 
 
 def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> ImageSet:
@@ -55,29 +76,48 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
             images.defocused_rgb,
             images.sharp_rgb,
             images.depth_m,
+            # True everywhere, in one byte of memory.
+            np.broadcast_to(np.True_, images.depth_m.shape),
             tuple(range(len(images))),
             source.weight,
         )
     if source.dataset == "dfd_dslr":
         from ddfd_training.datasets.dfd_dslr import DfdDslr
 
-        return _stack(DfdDslr(source.root, source.split, aperture="N2_8"), source.weight)
+        return stack_pairs(DfdDslr(source.root, source.split, aperture="N2_8"), source.weight)
     raise DatasetError(f"dataset: expected nyuv2 or dfd_dslr, got {source.dataset!r}")
 
 
-def _stack(samples: Sequence[RgbdSample], weight: float) -> ImageSet:
-    """Natural photographs, held in memory. Their sharp companions do not fit to the pixel."""
+def stack_pairs(samples: Sequence[RgbdSample], weight: float) -> ImageSet:
+    """Natural photographs, held in memory, with their sharp companions laid over them."""
     loaded = [samples[i] for i in range(len(samples))]
     images = [sample.defocused_rgb for sample in loaded if sample.defocused_rgb is not None]
     if len(images) != len(loaded):
         raise DatasetError("expected a defocused image for each depth map, got some without")
+    pairs = [
+        _lay_over(sample.sharp_rgb, image) for sample, image in zip(loaded, images, strict=True)
+    ]
     return ImageSet(
         np.stack(images),
-        None,
+        np.stack([sharp for sharp, _ in pairs]),
         np.stack([sample.depth_m for sample in loaded]),
+        np.stack([known for _, known in pairs]),
         tuple(range(len(loaded))),
         weight,
     )
+
+
+def _lay_over(sharp: np.ndarray | None, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sharp companion in the image's geometry and exposure, and where it is known."""
+    known = np.zeros(image.shape[:2], dtype=bool)
+    if sharp is None:
+        return image, known
+    found = register(sharp, image)
+    if not found.converged or not found.residual_px <= _MAX_RESIDUAL_PX:
+        return image, known
+    warped = found.warp(sharp)
+    known[found.overlap(*image.shape[:2])] = True
+    return match_exposure(warped, image).apply(warped), known
 
 
 def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
@@ -85,11 +125,7 @@ def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
     taken = np.linspace(0, len(images.frames) - 1, count).round().astype(int).tolist()
     kept = [frame for i, frame in enumerate(images.frames) if i not in set(taken)]
     picked = [images.frames[i] for i in taken]
-    arrays = (images.defocused_rgb, images.sharp_rgb, images.depth_m)
-    return (
-        ImageSet(*arrays, tuple(kept), images.weight),
-        ImageSet(*arrays, tuple(picked), images.weight),
-    )
+    return replace(images, frames=tuple(kept)), replace(images, frames=tuple(picked))
 
 
 class CropDataset(Dataset[dict[str, torch.Tensor]]):
@@ -129,9 +165,11 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         return self._length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Crop ``index``: image and sharp ``[3,h,w]`` in [0,1], depth ``[1,h,w]`` m.
+        """Crop ``index``.
 
-        ``sharp_known`` ``[1,1,1]`` says whether there is a sharp original.
+        Returns:
+            ``image`` and ``sharp_rgb`` ``[3,h,w]`` in [0,1], ``depth_m`` ``[1,h,w]`` in metres and
+            ``sharp_known`` ``[1,h,w]``, where the sharp original can be believed.
         """
         if not 0 <= index < self._length:
             raise IndexError(index)
@@ -144,17 +182,19 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         left = int(random.integers(width - size + 1))
         flip = -1 if random.random() < 0.5 else 1
         where = (frame, slice(top, top + size), slice(left, left + size))
-        image = images.defocused_rgb[where][:, ::flip]
-        known = images.sharp_rgb is not None
-        sharp = images.sharp_rgb[where][:, ::flip] if images.sharp_rgb is not None else image
-        depth_m = np.ascontiguousarray(images.depth_m[where][:, ::flip])
-        noisy = _add_noise(image, self._config.noise_std, random)
-        return {
-            "image": _to_tensor(noisy),
-            "sharp_rgb": _to_tensor(sharp),
-            "sharp_known": torch.full((1, 1, 1), known),
-            "depth_m": torch.from_numpy(depth_m)[None],
-        }
+        item = images.item(where, flip)
+        item["image"] = _add_noise(item["image"], self._config.noise_std, random)
+        return to_tensors(item)
+
+
+def to_tensors(item: Item) -> dict[str, torch.Tensor]:
+    """Images to ``[3,h,w]`` in [0,1], maps to ``[1,h,w]``."""
+    result = {}
+    for name, array in item.items():
+        planes = array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
+        tensor = torch.from_numpy(np.ascontiguousarray(planes))
+        result[name] = tensor.float() / 255 if array.dtype == np.uint8 else tensor
+    return result
 
 
 def _add_noise(image: np.ndarray, std: float, random: np.random.Generator) -> np.ndarray:
@@ -163,8 +203,3 @@ def _add_noise(image: np.ndarray, std: float, random: np.random.Generator) -> np
         return image
     noise = random.standard_normal(image.shape, dtype=np.float32) * (std * random.random())
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
-
-
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return torch.from_numpy(planes).float() / 255

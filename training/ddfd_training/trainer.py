@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddfd_ros.model import build_network
 from ddfd_training.config import TrainConfig
-from ddfd_training.crops import CropDataset, ImageSet, _to_tensor, hold_out, open_source
+from ddfd_training.crops import CropDataset, ImageSet, hold_out, open_source, to_tensors
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.metrics import depth_metrics, image_metrics
 
@@ -119,16 +119,7 @@ class WholeImages(Dataset[Batch]):
         """Frame ``index``, with the keys of a crop."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        frame = self._images.frames[index]
-        image = self._images.defocused_rgb[frame]
-        known = self._images.sharp_rgb is not None
-        sharp = self._images.sharp_rgb[frame] if self._images.sharp_rgb is not None else image
-        return {
-            "image": _to_tensor(image),
-            "sharp_rgb": _to_tensor(sharp),
-            "sharp_known": torch.full((1, 1, 1), known),
-            "depth_m": torch.from_numpy(self._images.depth_m[frame].copy())[None],
-        }
+        return to_tensors(self._images.item(self._images.frames[index]))
 
 
 class DefocusData(pl.LightningDataModule):
