@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from ddfd_demo.processes import Child, Children, ros_environment
 from ddfd_demo.sources.base import Pacing
 from ddfd_demo.spool import read_lines
 
-NAMESPACE = "/ddfd_demo"
+NAMESPACE = f"/ddfd_demo_{os.getpid()}"
+"""Of all nodes of this process's runs: even in one ROS domain two runs never meet."""
 _ERROR = 2
 """diagnostic_msgs/DiagnosticStatus.ERROR."""
 
@@ -251,7 +253,7 @@ def _node_command(options: ChainOptions) -> list[str]:
         "runtime": options.runtime,
         **options.parameters,
     }
-    command = [sys.executable, "-m", "ddfd_ros.ros.main", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    command = [sys.executable, "-m", "ddfd_ros.ros.main", *_names()]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     return command
@@ -259,8 +261,14 @@ def _node_command(options: ChainOptions) -> list[str]:
 
 def _start(children: Children, name: str, spool: Path, logs: Path, arguments: list[str]) -> Child:
     command = [sys.executable, "-m", f"ddfd_demo.{name}", "--spool", str(spool), *arguments]
-    command += ["--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    command += _names()
     return children.start(name, command, logs / f"{name}.log")
+
+
+def _names() -> list[str]:
+    """Every name, that of the diagnostics too, lies below this run's namespace."""
+    diagnostics = f"/diagnostics:={NAMESPACE}/diagnostics"
+    return ["--ros-args", "-r", f"__ns:={NAMESPACE}", "-r", diagnostics]
 
 
 def _player_arguments(options: ChainOptions) -> list[str]:

@@ -19,6 +19,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from ddfd_demo.chain import ChainOptions, ChainRecord, run_chain
 from ddfd_demo.models import choose_model, model_contract
@@ -44,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options, console)
     except (DdfdError, MovieError) as error:
-        console.print("[bold red]demo stopped:[/]", end=" ")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(Text.assemble(("demo stopped: ", "bold red"), str(error)))
         return 1
     except KeyboardInterrupt:
         console.print("\nstopped; the node and its helpers have ended")
@@ -57,8 +57,8 @@ def _run(options: DemoOptions, console: Console) -> int:
     info = source.info
     model = choose_model(options.model, info.model)
     contract = model_contract(model)
-    console.print(f"[bold]input[/]  {info.title}", highlight=False)
-    console.print(f"[bold]model[/]  {model.name}, {_describe(contract)}", highlight=False)
+    console.print(Text.assemble(("input  ", "bold"), info.title))
+    console.print(Text.assemble(("model  ", "bold"), f"{model.name}, {_describe(contract)}"))
     options.out.mkdir(parents=True, exist_ok=True)
     with _spool_folder(options) as folder:
         spool = Spool(folder)
@@ -165,18 +165,18 @@ def _write(report: Report, out: Path, console: Console) -> None:
 def _verdict(report: Report, out: Path, console: Console) -> int:
     books = report.books
     if not books.answered:
-        console.print(
-            f"[bold red]demo stopped:[/] expected answers, got none to {books.sent} frames; "
-            f"see {out / 'logs' / 'node.log'}"
-        )
+        log = out / "logs" / "node.log"
+        text = f"expected answers, got none to {books.sent} frames; see {log}"
+        console.print(Text.assemble(("demo stopped: ", "bold red"), text))
         return 1
     names = ("demo.png", "demo.mp4", "demo.json")
-    console.print("results: " + ", ".join(str(out / name) for name in names))
+    console.print(Text("results: " + ", ".join(str(out / name) for name in names)))
     if not books.balanced:
-        console.print(
-            f"[bold red]the books do not balance:[/] {books.unaccounted} frames that the node "
-            f"received are neither answered nor counted as dropped; see {out / 'demo.json'}"
+        text = (
+            f"{books.unaccounted} frames that the node received are neither answered nor counted "
+            f"as dropped; see {out / 'demo.json'}"
         )
+        console.print(Text.assemble(("the books do not balance: ", "bold red"), text))
         return 1
     return 0
 

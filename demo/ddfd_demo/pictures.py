@@ -131,16 +131,24 @@ def _detail(image: np.ndarray, sharp: np.ndarray) -> np.ndarray:
 
 
 def detail_corner(image: np.ndarray, sharp: np.ndarray) -> tuple[int, int]:
-    """Top left corner of the square of ``DETAIL_PX`` where the two differ most in fine detail."""
+    """Top left corner of the square of ``DETAIL_PX`` where most fine detail was brought out.
+
+    Fine detail is the energy of the Laplacian; what counts is its rise where the camera's image
+    has contrast too, so that noise on a plain wall does not win.
+    """
     grey = [cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32) for part in (image, sharp)]
     gain = cv2.Laplacian(grey[1], cv2.CV_32F) ** 2 - cv2.Laplacian(grey[0], cv2.CV_32F) ** 2
     size = min(DETAIL_PX, *gain.shape)
-    mean = cv2.blur(np.minimum(gain, np.percentile(gain, 99.5)), (size, size))
-    half = size // 2
-    inner = mean[half : mean.shape[0] - half + 1 or None, half : mean.shape[1] - half + 1 or None]
-    row, column = np.unravel_index(int(np.argmax(inner)), inner.shape)
-    height, width = gain.shape
-    return min(int(row), height - size), min(int(column), width - size)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        """Over each square that lies inside the picture, by its top left corner."""
+        box = cv2.blur(values, (size, size), anchor=(0, 0))
+        return box[: gain.shape[0] - size + 1, : gain.shape[1] - size + 1]
+
+    spread_of_grey = np.sqrt(np.maximum(mean(grey[0] ** 2) - mean(grey[0]) ** 2, 0))
+    worth = mean(np.minimum(gain, np.percentile(gain, 99.5))) * spread_of_grey
+    row, column = np.unravel_index(int(np.argmax(worth)), worth.shape)
+    return int(row), int(column)
 
 
 def _draw(

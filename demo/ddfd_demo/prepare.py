@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import cv2
 import numpy as np
 
 from ddfd_demo.errors import InputError
 from ddfd_demo.sources.base import DemoFrame, Source
 from ddfd_demo.spool import Spool
 from ddfd_ros.core.thin_lens import LensConfig
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 LARGEST_PX = 1024
 """Pictures of unknown cameras with a longer side than this are scaled down to ``TYPICAL_PX``."""
@@ -76,13 +84,15 @@ def prepare(
     """
     notes: dict[str, None] = {}
     count = 0
-    for frame in source.frames():
+
+    def ready(frame: DemoFrame) -> tuple[DemoFrame, str | None]:
         scaled, why = _fit(frame, source.info.lens, model_lens, scale)
+        return (blur(scaled, model_lens) if scaled.image_rgb is None else scaled), why
+
+    for frame, why in _side_by_side(ready, source.frames()):
         if why is not None:
             notes[why] = None
-        if scaled.image_rgb is None:
-            scaled = blur(scaled, model_lens)
-        if not spool.add(scaled):
+        if not spool.add(frame):
             notes[
                 f"cut after {count} of {len(source)} frames: they would take more than "
                 f"{spool.max_bytes / 2**30:.2g} GiB of disk; --max-frames chooses"
@@ -95,6 +105,22 @@ def prepare(
             f"{source.info.title}: expected at least one frame, got none; is the input complete?"
         )
     return Prepared(count, tuple(notes))
+
+
+def _side_by_side(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """``work`` of each item in order, on all processors; only a few items ahead are held."""
+    workers = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[_Out]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def blur(frame: DemoFrame, lens: LensConfig | None) -> DemoFrame:
@@ -115,15 +141,40 @@ def blur(frame: DemoFrame, lens: LensConfig | None) -> DemoFrame:
         )
     import torch
 
-    from ddfd_training.depth_fill import fill_depth
     from ddfd_training.optics import render_defocus
 
-    depth_m = fill_depth(frame.depth_m)
+    torch.set_num_threads(1)  # frames are rendered side by side: that scales better
+    depth_m = nearest_known(frame.depth_m)
     rgb = torch.from_numpy(frame.sharp_rgb).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         image = render_defocus(rgb, torch.from_numpy(depth_m)[None, None], lens)[0]
     image_rgb = (image.permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     return replace(frame, image_rgb=np.ascontiguousarray(image_rgb))
+
+
+def nearest_known(depth_m: np.ndarray) -> np.ndarray:
+    """The depth with each unknown pixel taking the value of the nearest known one.
+
+    The optics simulator needs depth everywhere; scores use only what was measured.
+
+    Args:
+        depth_m: float32 ``[H, W]``; unknown is NaN, infinite or not positive.
+
+    Raises:
+        InputError: Nothing is known.
+    """
+    known = np.isfinite(depth_m) & (depth_m > 0)
+    if known.all():
+        return depth_m
+    if not known.any():
+        raise InputError("depth: expected some known pixels, got none; remove the frame")
+    # Each known pixel is a label of its own, numbered from 1 in an order that OpenCV chooses.
+    _, labels = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    values = np.zeros(int(labels.max()) + 1, np.float32)
+    values[labels[known]] = depth_m[known]
+    return values[labels]
 
 
 def _fit(

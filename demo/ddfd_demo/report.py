@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from ddfd_demo.chain import ChainOptions, ChainRecord
 from ddfd_demo.results import Answer, Books, latency_table
@@ -122,7 +123,8 @@ class Report:
             parts.append(self._quality())
         console.print(Group(*parts))
         said = [self.pacing, *self.info.notes, *self.notes]
-        console.print(Panel("\n".join(f"- {line}" for line in said), title="notes", expand=False))
+        notes = Text("\n".join(f"- {line}" for line in said))
+        console.print(Panel(notes, title="notes", title_align="left", expand=False))
 
     def _frames(self) -> Table:
         books = self.books
@@ -146,7 +148,7 @@ class Report:
         return table
 
     def _latency(self) -> Table:
-        table = _table("latency [ms]", ("stage", "p50", "p95"))
+        table = _table("latency (ms)", ("stage", "p50", "p95"))
         for stage, (p50, p95) in latency_table(list(self.answers)).items():
             if stage == "total":
                 table.add_section()
@@ -155,12 +157,12 @@ class Report:
 
     def _quality(self) -> Table:
         table = _table(
-            "against the truth (means over frames)", ("", "frames", *_QUALITY_NAMES.values())
+            "against the truth, means over frames", ("", "frames", *_QUALITY_NAMES.values())
         )
         limit = self.info.depth_limit_m
-        rows = [("depth, all known pixels", "depth")]
+        rows = [("depth, all pixels", "depth")]
         if limit is not None:
-            rows.append((f"depth, truth up to {limit:g} m", "depth_near"))
+            rows.append((f"depth up to {limit:g} m", "depth_near"))
         for title, part in rows:
             if figures := mean_over_frames(self.scores, part):
                 count = sum(bool(getattr(s, part)) for s in self.scores)
@@ -184,10 +186,10 @@ _DROPS = {
     "inactive": "node inactive",
 }
 _QUALITY_NAMES = {
-    "rmse": "rms [m]",
+    "rmse": "rms (m)",
     "abs_rel": "rel",
     "delta1": "delta1",
-    "psnr": "PSNR [dB]",
+    "psnr": "PSNR (dB)",
     "ssim": "SSIM",
 }
 

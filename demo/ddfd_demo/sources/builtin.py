@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
+from ddfd_training.synthetic import FX_PER_WIDTH, SyntheticScene
 
 _PLAIN = ("coffee", "chelsea", "rocket", "astronaut")
 _HEIGHT, _WIDTH, _RATE_HZ = 480, 640, 10.0
@@ -63,7 +64,19 @@ class BuiltinSource(Source):
             )
 
     def _rendered(self) -> Iterator[DemoFrame]:
-        raise NotImplementedError  # replaced below once SyntheticScene's interface is there
+        scene = SyntheticScene(self._seed)
+        focal_px = FX_PER_WIDTH * _WIDTH
+        intrinsics = Intrinsics(focal_px, focal_px, (_WIDTH - 1) / 2, (_HEIGHT - 1) / 2)
+        pictures = scene.frames(self._sequence, _RATE_HZ, _HEIGHT, _WIDTH)
+        for index, (sharp_rgb, depth_m) in enumerate(pictures):
+            yield DemoFrame(
+                f"rendered {index}",
+                None,
+                intrinsics,
+                depth_m=depth_m,
+                sharp_rgb=sharp_rgb,
+                time_s=index / _RATE_HZ,
+            )
 
     def _photographs(self) -> Iterator[DemoFrame]:
         from skimage import data
