@@ -132,7 +132,7 @@ class Backend(ABC):
         except Exception as error:  # runtimes raise types of their own without a common base
             raise InferenceError(
                 f"{self.runtime}: expected an answer for an image of {width}x{height}, got "
-                f"{type(error).__name__}: {error}"
+                f"{one_line(error)}; warm up with this size and run the self-test"
             ) from error
         if timings_ms is not None:
             timings_ms["pad"] = (ready - start) * 1e3
@@ -243,6 +243,11 @@ class Backend(ABC):
                     f" got {array.dtype} {array.shape}; the graph does not fit its contract: "
                     "export the model again"
                 )
+
+
+def one_line(error: BaseException) -> str:
+    """Kind and message of a runtime's error, its line breaks taken out."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfd_ros.core.errors import DdfdError, ModelLoadError
-from ddfd_ros.inference.base import Backend, BackendOptions
+from ddfd_ros.inference.base import Backend, BackendOptions, one_line
 
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "ddfd_ros.inference.onnx_backend:OnnxBackend",
@@ -65,8 +65,8 @@ def open_backend(
         raise
     except Exception as error:  # runtimes raise types of their own without a common base
         raise ModelLoadError(
-            f"{path}: expected a model {runtime} can load, got {type(error).__name__}: {error}; "
-            "export it again, or use a newer runtime"
+            f"{path}: expected a model {runtime} can load, got {one_line(error)}; export it "
+            "again, or use a newer runtime"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -115,6 +116,45 @@ def graph(
     )
 
 
+def heavy_sharp() -> onnx.ModelProto:
+    """The same graph with ten convolutions of 64 channels in front of ``sharp_rgb``."""
+    model = graph()
+    nodes = {node.output[0]: node for node in model.graph.node}
+    nodes["half"].input[0] = "heavy"
+    wide = np.zeros((64, 64, 3, 3), np.float32)
+    for name, array in (
+        ("first_w", np.zeros((64, 3, 3, 3), np.float32)),
+        ("wide_w", wide),
+        ("last_w", np.zeros((3, 64, 3, 3), np.float32)),
+    ):
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    chain = [helper.make_node("Conv", ["batch", "first_w"], ["wide0"], pads=[1] * 4)]
+    for index in range(10):
+        names = [f"wide{index}", "wide_w"], [f"wide{index + 1}"]
+        chain.append(helper.make_node("Conv", *names, pads=[1] * 4))
+    chain += [
+        helper.make_node("Conv", ["wide10", "last_w"], ["three"], pads=[1] * 4),
+        helper.make_node("Squeeze", ["three", "first"], ["three_planes"]),
+        helper.make_node("Transpose", ["three_planes"], ["heavy"], perm=[1, 2, 0]),
+    ]
+    before = [node for node in model.graph.node if node.output[0] in ("float", "planes", "batch")]
+    after = [node for node in model.graph.node if node not in before]
+    del model.graph.node[:]
+    model.graph.node.extend([*before, *chain, *after])
+    return model
+
+
+def only_64() -> onnx.ModelProto:
+    """The same graph with a detour that works for 64 x 64 pixels only."""
+    model = graph()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([64, 64]), "only"))
+    for node in model.graph.node:
+        if node.output[0] == "depth_m":
+            node.op_type = "Reshape"
+            node.input.append("only")
+    return model
+
+
 def write_model(
     path: Path, model: onnx.ModelProto | None = None, text: str | None = None, **changes
 ) -> Path:
@@ -131,16 +171,15 @@ def write_model(
 @pytest.fixture
 def make():
     """The helpers above, for test modules (pytest's importlib mode shares no modules)."""
-
-    class Make:
-        pass
-
-    Make.reference = staticmethod(reference)
-    Make.contract = staticmethod(contract)
-    Make.graph = staticmethod(graph)
-    Make.write_model = staticmethod(write_model)
-    Make.make_golden = staticmethod(make_golden)
-    return Make
+    return SimpleNamespace(
+        reference=reference,
+        contract=contract,
+        graph=graph,
+        heavy_sharp=heavy_sharp,
+        only_64=only_64,
+        write_model=write_model,
+        make_golden=make_golden,
+    )
 
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
