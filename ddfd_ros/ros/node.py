@@ -24,7 +24,6 @@ from ddfd_ros.ros.runner import Runner
 from ddfd_ros.ros.statistics import Statistics
 
 DEFAULT_NAME = "ddfd"
-_DIAGNOSTICS_PERIOD_S = 1.0
 _STOP_TIMEOUT_S = 1.0
 
 
@@ -69,7 +68,7 @@ class DdfdNode(LifecycleNode):
     ) -> None:
         super().__init__(name, **options)
         self._stop_requested = stop_requested
-        self._parameters = declare(self)
+        self._settings = declare(self)
         self._statistics = Statistics()
         self._runner: Runner | None = None
         self._inputs: Inputs | None = None
@@ -79,9 +78,10 @@ class DdfdNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: with use_sim_time the node's own stands still until the first /clock.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._report, clock=self._steady_clock)
+        period_s = self._settings.diagnostics_period_s
+        self.create_timer(period_s, self._report, clock=self._steady_clock)
         self._autostart_timer: Any | None = None
-        if self._parameters.autostart:
+        if self._settings.autostart:
             self._autostart_timer = self.create_timer(
                 1e-3, self._autostart, clock=self._steady_clock
             )
@@ -96,7 +96,7 @@ class DdfdNode(LifecycleNode):
         """Load, verify and warm up the model; advertise the topics of its heads."""
         self._load_error = ""
         start = time.monotonic()
-        runner = Runner(self, self._parameters, self._statistics)
+        runner = Runner(self, self._settings, self._statistics)
         self._runner = runner
         try:
             model = runner.load(self._stop_requested)
@@ -201,12 +201,12 @@ class DdfdNode(LifecycleNode):
     def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
         values = {change.name: change.value for change in changes}
         try:
-            parameters = self._parameters.changed(values, self._runner is not None)
+            parameters = self._settings.changed(values, self._runner is not None)
             if self._runner is not None:
                 self._runner.update(parameters)
         except DdfdError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._parameters = parameters
+        self._settings = parameters
         return SetParametersResult(successful=True)
 
     def _report(self) -> None:

@@ -125,6 +125,9 @@ class NodeParameters:
         low=0.0,
         high=3600.0,
     )
+    diagnostics_period_s: float = _parameter(
+        1.0, "Seconds between two messages on /diagnostics", Change.START, low=0.05, high=60.0
+    )
     autostart: bool = _parameter(
         True, "Configure and activate without being asked; false: wait for requests", Change.START
     )
