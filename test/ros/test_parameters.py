@@ -1,0 +1,76 @@
+"""The parameters' own rules, without a node."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import pytest
+import yaml
+from rcl_interfaces.msg import ParameterType
+
+from ddfd_ros.ros.parameters import NodeParameters, ParameterError, defaults, descriptor
+
+DESCRIPTORS = {item.name: descriptor(item) for item in fields(NodeParameters)}
+KINDS = {
+    str: ParameterType.PARAMETER_STRING,
+    bool: ParameterType.PARAMETER_BOOL,
+    int: ParameterType.PARAMETER_INTEGER,
+    float: ParameterType.PARAMETER_DOUBLE,
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_every_parameter_is_described(name):
+    found = DESCRIPTORS[name]
+    default = defaults()[name]
+    assert len(found.description) > 10
+    assert found.type == KINDS[type(default)]
+    if isinstance(default, (bool, str)):
+        return
+    ranges = [*found.integer_range, *found.floating_point_range]
+    assert len(ranges) == 1
+    assert ranges[0].from_value <= default <= ranges[0].to_value
+    assert found.additional_constraints
+
+
+def test_only_what_is_fixed_after_the_start_is_read_only():
+    read_only = {name for name, found in DESCRIPTORS.items() if found.read_only}
+    assert read_only == {"autostart", "diagnostics_period_s"}
+
+
+def test_the_shipped_file_holds_exactly_the_defaults(repository):
+    text = (repository / "config" / "ddfd.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == {"/**": {"ros__parameters": defaults()}}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"max_age_s": -0.1}, ["max_age_s", "0.0 to 3600.0", "-0.1"]),
+        ({"max_age_s": math.inf}, ["max_age_s", "inf"]),
+        ({"max_sigma_m": math.nan}, ["max_sigma_m", "nan"]),
+        ({"max_depth_m": 3}, ["max_depth_m", "float", "3"]),
+        ({"threads": True}, ["threads", "int", "True"]),
+        ({"runtime": "caffe"}, ["runtime", "onnxruntime", "caffe"]),
+        ({"min_depth_m": 4.0, "max_depth_m": 4.0}, ["min < max", "4.0"]),
+    ],
+)
+def test_senseless_values_are_refused_by_name(values, words):
+    with pytest.raises(ParameterError) as caught:
+        NodeParameters().changed(values, model_loaded=False)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_what_needs_a_reload_stays_while_a_model_is_loaded():
+    before = NodeParameters(model_path="a.onnx")
+    with pytest.raises(ParameterError, match=r"'a.onnx' to stay, got 'b.onnx'.*clean up"):
+        before.changed({"model_path": "b.onnx"}, model_loaded=True)
+    assert before.changed({"model_path": "b.onnx"}, model_loaded=False).model_path == "b.onnx"
+    assert before.changed({"model_path": "a.onnx"}, model_loaded=True) == before
+    assert before.changed({"max_age_s": 0.5}, model_loaded=True).max_age_s == 0.5
+
+
+def test_parameters_of_others_are_passed_over():
+    assert NodeParameters().changed({"use_sim_time": True}, True) == NodeParameters()
