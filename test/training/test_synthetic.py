@@ -117,7 +117,7 @@ def test_a_small_picture_is_a_large_one_averaged(scene: SyntheticScene):
     small, depth_m = scene.render(5.0, HEIGHT, WIDTH, FX)
     large, large_m = scene.render(5.0, 4 * HEIGHT, 4 * WIDTH, 4 * FX)
     averaged = cv2.resize(large, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA).astype(float)
-    assert np.abs(small - averaged).mean() < 8.0
+    assert np.abs(small - averaged).mean() < 4.0
     picked = large[2::4, 2::4].astype(float)
     assert np.abs(small - averaged).mean() < 0.7 * np.abs(picked - averaged).mean()
     centre_m = large_m.reshape(HEIGHT, 4, WIDTH, 4)[:, 1:3, :, 1:3].mean(axis=(1, 3))

@@ -27,6 +27,7 @@ FX_PER_WIDTH = 518.86 / 640
 """Focal length over image width of the Kinect camera of NYUv2: the default field of view."""
 _CORNERS = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
 _AMBIENT = 0.42
+_LEVEL_BIAS = -0.5  # interpolation blurs as well: a little finer is a little truer
 _SHADOW_STEP = 2
 
 
@@ -105,19 +106,21 @@ class SyntheticScene:
         x, y = np.broadcast_to(u, (height, width)), np.broadcast_to(v[:, None], (height, width))
         rays = _camera_rays(pose, x, y)
         found = self._trace(rays, self._windows(pose, height, width, fx))
-        light = self._light(rays, found)
-        colours = self._colours(_flat(rays), _ravel(found), fx).reshape(height, width, 3)
-        rows, columns = _outline(found)
-        if rows.size:
-            smooth = np.zeros((rows.size, 3), np.float32)
-            for across, down in _CORNERS:
-                part = _camera_rays(
-                    pose, x[rows, columns] + across / fx, y[rows, columns] + down / fx
-                )
-                smooth += self._colours(part, self._trace(part, None), fx)
-            colours[rows, columns] = smooth / len(_CORNERS)
-        image = np.clip(np.rint(colours * light[..., None]), 0, 255).astype(np.uint8)
-        return image, found.t
+        shadow = self._soft_shadow(rays, found)
+        colours = self._shade(_flat(rays), _ravel(found), fx, shadow.ravel())
+        colours = colours.reshape(height, width, 3)
+        # Beside an outline the coarse shadow belongs to either side: there, each pixel its own.
+        edge = _outline(found)
+        beside = cv2.dilate(edge.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~edge
+        part = Rays(rays.origin, *(d[beside] for d in rays[1:]))
+        seen = _Found(found.t[beside], found.thing[beside], found.face[beside])
+        colours[beside] = self._shade(part, seen, fx)
+        smooth = np.zeros((int(edge.sum()), 3), np.float32)
+        for across, down in _CORNERS:
+            part = _camera_rays(pose, x[edge] + across / fx, y[edge] + down / fx)
+            smooth += self._shade(part, self._trace(part, None), fx)
+        colours[edge] = smooth / len(_CORNERS)
+        return np.clip(np.rint(colours), 0, 255).astype(np.uint8), found.t
 
     def frames(
         self, count: int, rate_hz: float = 15.0, height: int = 480, width: int = 640
@@ -161,59 +164,70 @@ class SyntheticScene:
             thing[box] = np.where(nearer, number, thing[box])
         return _Found(t, thing, face)
 
-    def _colours(self, rays: Rays, found: _Found, fx: float) -> np.ndarray:
-        """Textured colours without light, float32 ``[n, 3]``, of flat rays."""
-        x, y, z = (rays.origin[a] + found.t * d for a, d in enumerate(rays[1:]))
-        u, v, slant = np.empty_like(found.t), np.empty_like(found.t), np.empty_like(found.t)
-        length = np.sqrt(rays.dx**2 + rays.dy**2 + rays.dz**2)
-        shapes = [self.room, *(item.shape for item in self.furniture)]
-        for number in np.unique(found.thing):
-            at = np.flatnonzero(found.thing == number)
-            p, q, normal = shapes[number].surface(x[at], y[at], z[at], found.face[at])
-            u[at], v[at] = p, q
-            facing = normal[0] * rays.dx[at] + normal[1] * rays.dy[at] + normal[2] * rays.dz[at]
-            slant[at] = np.abs(facing) / length[at]
+    def _shade(
+        self, rays: Rays, found: _Found, fx: float, shadow: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Lit colours, float32 ``[n, 3]``, of flat rays; without ``shadow`` it is traced."""
+        points = _points(rays, found)
+        u, v, normal = self._surfaces(points, found)
         texture = self._texture[found.thing, found.face]
         tile_m = self._tile_m[found.thing, found.face]
         # Footprint of a pixel on the surface, between its short and its long side.
+        directions = rays[1:]
+        length = np.sqrt(sum(d * d for d in directions))
+        slant = np.abs(sum(n * d for n, d in zip(normal, directions, strict=True))) / length
         footprint_m = found.t / fx / np.sqrt(np.maximum(slant, 0.05))
-        level = np.log2(footprint_m * TILE_PX / tile_m)
-        return self._atlas.sample(texture, u / tile_m, v / tile_m, level)
+        level = np.log2(footprint_m * (TILE_PX / tile_m)) + _LEVEL_BIAS
+        colours = self._atlas.sample(texture, u / tile_m, v / tile_m, level)
+        to_lamp = self._to_lamp(points)
+        square = sum(d * d for d in to_lamp)
+        facing = sum(n * d for n, d in zip(normal, to_lamp, strict=True)) / np.sqrt(square)
+        if shadow is None:
+            shadow = self._shadow(points, normal)
+        lit = np.clip(facing, 0.0, 1.0) * (1.0 - shadow) / (1.0 + 0.06 * square)
+        lit_colours: np.ndarray = colours * (_AMBIENT + 0.95 * lit)[:, None]
+        return lit_colours
 
-    def _light(self, rays: Rays, found: _Found) -> np.ndarray:
-        """Brightness ``[H, W]``: ambience, the lamp and its shadows (at half size, hence soft)."""
+    def _surfaces(
+        self, points: list[np.ndarray], found: _Found
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Texture coordinates u, v in metres ``[n]`` and normals ``[3, n]``."""
+        u, v = np.empty_like(found.t), np.empty_like(found.t)
+        normal = np.empty((3, found.t.size), np.float32)
+        shapes = [self.room, *(item.shape for item in self.furniture)]
+        for number in np.unique(found.thing):
+            at = np.flatnonzero(found.thing == number)
+            x, y, z = (p[at] for p in points)
+            u[at], v[at], normal[:, at] = shapes[number].surface(x, y, z, found.face[at])
+        return u, v, normal
+
+    def _to_lamp(self, points: list[np.ndarray]) -> list[np.ndarray]:
+        """Vectors from points to the lamp, by coordinate."""
+        return [np.float32(lamp) - p for lamp, p in zip(self._lamp, points, strict=True)]
+
+    def _soft_shadow(self, rays: Rays, found: _Found) -> np.ndarray:
+        """Shadow of a whole image ``[H, W]``, traced at half size: a lamp is no point."""
         height, width = found.t.shape
         step = (slice(None, None, _SHADOW_STEP), slice(None, None, _SHADOW_STEP))
-        part = Rays(rays.origin, *(d[step] for d in rays[1:]))
-        t, thing, face = found.t[step], found.thing[step], found.face[step]
-        x, y, z = (part.origin[a] + t * d for a, d in enumerate(part[1:]))
-        normal = np.empty((3, *t.shape), np.float32)
-        shapes = [self.room, *(item.shape for item in self.furniture)]
-        for number in np.unique(thing):
-            at = thing == number
-            normal[:, at] = shapes[number].surface(x[at], y[at], z[at], face[at])[2]
-        to_lamp = [lamp - p for lamp, p in zip(self._lamp, (x, y, z), strict=True)]
-        distance = np.sqrt(sum(d * d for d in to_lamp))
-        facing = sum(n * d for n, d in zip(normal, to_lamp, strict=True)) / distance
-        lit = np.clip(facing, 0.0, 1.0) * (1.0 - self._shadow((x, y, z), to_lamp, normal))
-        light = _AMBIENT + 0.95 * lit / (1.0 + 0.06 * distance**2)
-        light = cv2.GaussianBlur(light.astype(np.float32), (0, 0), 0.8)
-        # Every second pixel was lit: small pixel (i, j) is the large image's (2 i, 2 j).
+        part = _flat(Rays(rays.origin, *(d[step] for d in rays[1:])))
+        seen = _ravel(_Found(found.t[step], found.thing[step], found.face[step]))
+        points = _points(part, seen)
+        shadow = self._shadow(points, self._surfaces(points, seen)[2])
+        # Every second pixel was traced: small pixel (i, j) is the large image's (2 i, 2 j).
         moved = np.array([[1, 0, 0], [0, 1, 0]], np.float32) / _SHADOW_STEP
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(
-            light, moved, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+            shadow.reshape(found.t[step].shape),
+            moved,
+            (width, height),
+            flags=flags,
+            borderMode=cv2.BORDER_REPLICATE,
         )
 
-    def _shadow(
-        self,
-        points: tuple[np.ndarray, np.ndarray, np.ndarray],
-        to_lamp: list[np.ndarray],
-        normal: np.ndarray,
-    ) -> np.ndarray:
-        """1 where furniture stands between a point and the lamp, else 0."""
-        lifted = tuple(p + 2e-3 * n for p, n in zip(points, normal, strict=True))
-        rays = Rays((lifted[0], lifted[1], lifted[2]), *to_lamp)
+    def _shadow(self, points: list[np.ndarray], normal: np.ndarray) -> np.ndarray:
+        """1 where furniture stands between a point and the lamp, else 0; ``[n]``."""
+        lifted = [p + np.float32(2e-3) * n for p, n in zip(points, normal, strict=True)]
+        rays = Rays((lifted[0], lifted[1], lifted[2]), *self._to_lamp(points))
         shadow = np.zeros(points[0].shape, np.float32)
         for item in self.furniture:
             if item.casts_shadow:
@@ -233,6 +247,11 @@ def _part(origin: tuple, box: tuple[slice, ...]) -> tuple:
     return tuple(o[box] if isinstance(o, np.ndarray) else o for o in origin)
 
 
+def _points(rays: Rays, found: _Found) -> list[np.ndarray]:
+    """Where the rays end, by coordinate."""
+    return [rays.origin[a] + found.t * d for a, d in enumerate(rays[1:])]
+
+
 def _flat(rays: Rays) -> Rays:
     return Rays(rays.origin, rays.dx.ravel(), rays.dy.ravel(), rays.dz.ravel())
 
@@ -241,8 +260,8 @@ def _ravel(found: _Found) -> _Found:
     return _Found(found.t.ravel(), found.thing.ravel(), found.face.ravel())
 
 
-def _outline(found: _Found) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels on either side of a change of thing or face."""
+def _outline(found: _Found) -> np.ndarray:
+    """Boolean ``[H, W]``: the pixels on either side of a change of thing or face."""
     key = found.thing.astype(np.int32) * 8 + found.face
     edge = np.zeros(key.shape, bool)
     across, down = key[:, 1:] != key[:, :-1], key[1:] != key[:-1]
@@ -250,5 +269,4 @@ def _outline(found: _Found) -> tuple[np.ndarray, np.ndarray]:
     edge[:, :-1] |= across
     edge[1:] |= down
     edge[:-1] |= down
-    rows, columns = np.nonzero(edge)
-    return rows, columns
+    return edge
