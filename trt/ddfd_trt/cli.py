@@ -156,6 +156,7 @@ def _print_report(report: VerifyReport) -> None:
             "alike" if item.passed else "DIFFERENT",
         )
     console = Console(markup=False)
+    console.width = max(console.width, 110)  # a report in a file or log is not to be cut
     console.print(f"reference  {report.reference}\ncandidate  {report.candidate}", highlight=False)
     console.print(f"images     {report.images}", highlight=False)
     console.print(table)

@@ -77,9 +77,7 @@ def _drop_copies(model: onnx.ModelProto) -> None:
     """
     graph = model.graph
     outputs = {item.name for item in graph.output}
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    types = {item.name: item.type.tensor_type.elem_type for item in inferred.value_info}
-    types |= {item.name: item.type.tensor_type.elem_type for item in graph.input}
+    types = _tensor_types(model)
     source: dict[str, str] = {}
     rest = []
     for node in graph.node:
@@ -93,6 +91,18 @@ def _drop_copies(model: onnx.ModelProto) -> None:
         else:
             rest.append(node)
     _replace(graph.node, rest)
+
+
+def _tensor_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element types of the inputs of all casts, as far as inference finds them."""
+    graph = model.graph
+    types = {item.name: item.type.tensor_type.elem_type for item in graph.input}
+    outputs = {item.name for item in graph.output}
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    if all(node.input[0] in types or node.output[0] in outputs for node in casts):
+        return types  # inference copies all weights: not without need
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    return types | {item.name: item.type.tensor_type.elem_type for item in inferred}
 
 
 def _fold_batch_norms(graph: onnx.GraphProto) -> None:
@@ -154,6 +164,7 @@ def _fold_into_convolution(
         shift = shift + bias * scale
     name = node.output[0]
     folded = [_constant(graph, f"{name}_weight", kernel), _constant(graph, f"{name}_bias", shift)]
+    weights |= {item.name: item for item in graph.initializer[-2:]}  # another norm may follow
     _replace(node.input, [node.input[0], *folded])
 
 

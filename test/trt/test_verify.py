@@ -1,0 +1,157 @@
+"""Parity of whole models, and the two commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from ddfd_ros.core.errors import ContractError, DatasetError
+from ddfd_ros.core.metadata import CONTRACT_KEY, ModelContract, golden_image
+from ddfd_ros.inference import open_backend
+from ddfd_trt.cli import export_main, verify_main
+from ddfd_trt.export_onnx import export_onnx
+from ddfd_trt.verify import find_images, golden_images, load_images, verify
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, lite_checkpoint):
+    path = tmp_path_factory.mktemp("verify") / "lite.onnx"
+    export_onnx(lite_checkpoint, path)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two image files of odd sizes, one in a subfolder, and a file that is none."""
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    cv2.imwrite(str(folder / "b.png"), golden_image(50, 70, seed=8)[..., ::-1])
+    cv2.imwrite(str(folder / "more" / "a.JPG"), golden_image(64, 33, seed=9)[..., ::-1])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def altered(model, path, factor, contract_changes=None):
+    """A copy of a model whose last depth weights are scaled, with a contract inside."""
+    proto = onnx.load(model)
+    contract = ModelContract.from_json(proto.metadata_props[0].value)
+    for item in proto.graph.initializer:
+        values = onnx.numpy_helper.to_array(item)
+        if values.ndim == 4 and item.name.startswith("network.depth_decoder.out"):
+            item.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(factor), item.name))
+    contract = dataclasses.replace(contract, **(contract_changes or {}))
+    onnx.helper.set_model_props(proto, {CONTRACT_KEY: contract.to_json()})
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_runtimes_agree_with_torch(model, lite_checkpoint, images, runtime):
+    pytest.importorskip(runtime)
+    seen = []
+    with open_backend(lite_checkpoint) as reference, open_backend(model, runtime) as candidate:
+        named = [*golden_images(candidate), *load_images(find_images(images))]
+        # OpenVINO may choose half precision by itself where the processor has it.
+        scale = candidate.tolerance_scale
+        report = verify(reference, candidate, named, tolerance_scale=scale, on_image=seen.append)
+    assert report.passed, report
+    assert seen == ["golden", "b.png", "a.JPG"]
+    assert {item.head for item in report.heads} == {"depth_m", "sigma_m", "sharp_rgb"}
+    assert report.reference.startswith("torch: torch")
+    assert report.candidate.startswith(f"{runtime}: ")
+
+
+def test_a_slightly_different_model_fails_in_its_head_alone(model, tmp_path):
+    other = altered(model, tmp_path / "other.onnx", 1.05)
+    with open_backend(model, "onnxruntime") as a, open_backend(other, "onnxruntime") as b:
+        report = verify(a, b, golden_images(a))
+    verdicts = {item.head: item.passed for item in report.heads}
+    assert verdicts == {"depth_m": False, "sigma_m": False, "sharp_rgb": True}
+    assert not report.passed
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["passed"] is False
+
+
+def test_models_that_cannot_be_compared_are_refused(model, lite_checkpoint, tmp_path):
+    retrained = altered(model, tmp_path / "r.onnx", 1.0, {"weights_sha256": "0" * 64})
+    with (
+        open_backend(model, "onnxruntime") as a,
+        open_backend(retrained, "onnxruntime") as b,
+        pytest.raises(ContractError, match=r"expected the same weights on both sides, got"),
+    ):
+        verify(a, b, golden_images(a))
+    export_onnx(lite_checkpoint, tmp_path / "depth.onnx", heads=["depth_m"])
+    export_onnx(lite_checkpoint, tmp_path / "sharp.onnx", heads=["sharp_rgb"])
+    with (
+        open_backend(tmp_path / "depth.onnx", "onnxruntime") as a,
+        open_backend(tmp_path / "sharp.onnx", "onnxruntime") as b,
+        pytest.raises(ContractError, match="expected a head in common"),
+    ):
+        verify(a, b, golden_images(a))
+    with (
+        open_backend(model, "onnxruntime") as a,
+        pytest.raises(DatasetError, match="at least one"),
+    ):
+        verify(a, a, [])
+
+
+def test_images_are_found_and_read_as_rgb(images):
+    paths = find_images(images)
+    assert [path.name for path in paths] == ["b.png", "a.JPG"]
+    (name, image), _ = load_images(paths)
+    assert name == "b.png"
+    np.testing.assert_array_equal(image, golden_image(50, 70, seed=8))
+    assert find_images(paths[0]) == [paths[0]]
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        find_images(images / "none")
+    (images / "empty").mkdir()
+    with pytest.raises(DatasetError, match="a folder without any"):
+        find_images(images / "empty")
+    broken = images / "broken.png"
+    broken.write_bytes(b"\x89PNG broken")
+    with pytest.raises(DatasetError, match="got a file of 11 bytes"):
+        list(load_images([broken]))
+
+
+def test_commands_from_checkpoint_to_verdict(lite_checkpoint, images, tmp_path, capsys):
+    model = tmp_path / "model.onnx"
+    assert export_main([str(lite_checkpoint), str(model), "--heads", "depth_m", "sigma_m"]) == 0
+    assert "any multiple of 32, outputs depth_m, sigma_m" in capsys.readouterr().out
+    report = tmp_path / "reports" / "parity.json"
+    arguments = [str(lite_checkpoint), str(model), "--runtime", "onnxruntime"]
+    arguments += ["--images", str(images), "--limit", "1", "--json", str(report)]
+    assert verify_main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "depth_m (m)" in output
+    assert "alike" in output
+    values = json.loads(report.read_text())
+    assert values["images"] == 2  # the golden input and one of the folder
+    assert values["passed"] is True
+    other = altered(model, tmp_path / "other.onnx", 1.05)
+    runtimes = ["--runtime", "onnxruntime", "--reference-runtime", "onnxruntime"]
+    assert verify_main([str(model), str(other), *runtimes]) == 1
+    assert "DIFFERENT" in capsys.readouterr().out
+
+
+def test_the_default_output_lies_beside_the_checkpoint(lite_checkpoint, tmp_path):
+    copy = tmp_path / "copy.pt"
+    copy.write_bytes(lite_checkpoint.read_bytes())
+    assert export_main([str(copy), "--height", "64", "--width", "96"]) == 0
+    names = {item.name for item in tmp_path.iterdir()}
+    assert names == {"copy.pt", "copy.onnx", "copy.onnx.contract.json"}
+
+
+def test_errors_are_one_clear_line(tmp_path, capsys, model):
+    assert export_main([str(tmp_path / "none.pt"), str(tmp_path / "x.onnx")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert verify_main([str(model), str(tmp_path / "none.onnx")]) == 2
+    error = capsys.readouterr().err
+    assert "expected a file at" in error
+    assert error.count("\n") == 1
+    with pytest.raises(SystemExit) as caught:
+        verify_main([str(model), str(model), "--tolerance-scale", "0"])
+    assert caught.value.code == 2
