@@ -12,12 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from ddfd_ros.core.errors import DdfdError
@@ -105,7 +100,7 @@ def train(
         check_val_every_n_epoch=config.validate_every,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
-        callbacks=[keep, *_callbacks(config)],
+        callbacks=[keep, TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)],
         logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
         **(lightning or {}),
     )
@@ -125,11 +120,6 @@ def train(
             contract_of(module, trainer.global_step),
         )
     return target
-
-
-def _callbacks(config: TrainConfig) -> list[Callback]:
-    bar = TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)
-    return [EMAWeightAveraging(decay=config.optimizer.average_decay), bar]
 
 
 def _start_from(module: DepthFromDefocus, path: str) -> None:

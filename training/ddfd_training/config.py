@@ -82,7 +82,6 @@ class OptimizerConfig:
         warmup_steps: Steps until the full rate is reached.
         final_share: Rate at the end over full rate.
         clip_norm: Largest norm of the gradient; 0 leaves it as it is.
-        average_decay: Decay per step of the running average of the weights that is kept.
     """
 
     learning_rate: float = 2e-3
@@ -91,7 +90,6 @@ class OptimizerConfig:
     warmup_steps: int = 300
     final_share: float = 0.005
     clip_norm: float = 1.0
-    average_decay: float = 0.998
 
 
 @dataclass(frozen=True)
