@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddfd_demo.commands import (
+    ChainOptions,
+    node_command,
+    player_command,
+    recorder_command,
+)
 from ddfd_demo.errors import ChainError
 from ddfd_demo.processes import Child, Children, ros_environment
-from ddfd_demo.sources.base import Pacing
 from ddfd_demo.spool import read_lines
 
-NAMESPACE = f"/ddfd_demo_{os.getpid()}"
-"""Of all nodes of this process's runs: even in one ROS domain two runs never meet."""
 _ERROR = 2
 """diagnostic_msgs/DiagnosticStatus.ERROR."""
-
-
-@dataclass(frozen=True)
-class ChainOptions:
-    """How the frames of a spool are played through the node.
-
-    Attributes:
-        model: Model file.
-        runtime: As the node's parameter.
-        pacing: ``wait`` (next frame when the last is answered) or ``stream`` (real time).
-        rate_hz: Frames per second of a stream without recorded times.
-        constant_rate: Play at ``rate_hz`` even where times were recorded.
-        total: Frames to send in all, repeating the spool; 0: each once.
-        keep_images: Keep the images that come back (the recorder decodes them in any case).
-        camera: Play this device instead of the spool; ``total`` frames, resized by ``scale``.
-        scale: See ``camera``.
-        parameters: Further parameters of the node.
-        start_timeout_s: Longest start of the node, loading and checking the model included.
-        silence_s: With nothing sent and nothing answered for so long, the chain is broken.
-        drain_s: Longest wait for the last answers.
-    """
-
-    model: Path
-    runtime: str = "auto"
-    pacing: Pacing = "stream"
-    rate_hz: float = 10.0
-    constant_rate: bool = False
-    total: int = 0
-    keep_images: bool = True
-    camera: str | None = None
-    scale: float = 1.0
-    parameters: dict[str, str] = field(default_factory=dict)
-    start_timeout_s: float = 120.0
-    silence_s: float = 30.0
-    drain_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -99,14 +65,15 @@ def run_chain(
     """
     begin = time.monotonic()
     with Children(ros_environment(logs)) as children:
-        node = children.start("node", _node_command(options), logs / "node.log")
-        light = [] if options.keep_images else ["--light"]
-        recorder = _start(children, "recorder", spool, logs, light)
+        node = children.start("node", node_command(options), logs / "node.log")
+        recorder = children.start(
+            "recorder", recorder_command(spool, options), logs / "recorder.log"
+        )
         received = _Followed(spool / "received.jsonl")
         children.wait_until(
             "topics of the node", lambda: _is_ready(received, node), options.start_timeout_s
         )
-        player = _start(children, "player", spool, logs, _player_arguments(options))
+        player = children.start("player", player_command(spool, options), logs / "player.log")
         sent = _Followed(spool / "sent.jsonl")
         children.wait_until(
             "the node's subscription to image_raw (it subscribes when active)",
@@ -245,37 +212,3 @@ def _stopwatch(children: list[Child]) -> Iterator[dict[str, Any]]:
     yield result
     result["wall_s"] = time.monotonic() - start
     result["cpu_s"] = {child.name: child.cpu_s() - before[child.name] for child in children}
-
-
-def _node_command(options: ChainOptions) -> list[str]:
-    parameters = {
-        "model_path": str(options.model.resolve()),
-        "runtime": options.runtime,
-        **options.parameters,
-    }
-    command = [sys.executable, "-m", "ddfd_ros.ros.main", *_names()]
-    for name, value in parameters.items():
-        command += ["-p", f"{name}:={value}"]
-    return command
-
-
-def _start(children: Children, name: str, spool: Path, logs: Path, arguments: list[str]) -> Child:
-    command = [sys.executable, "-m", f"ddfd_demo.{name}", "--spool", str(spool), *arguments]
-    command += _names()
-    return children.start(name, command, logs / f"{name}.log")
-
-
-def _names() -> list[str]:
-    """Every name, that of the diagnostics too, lies below this run's namespace."""
-    diagnostics = f"/diagnostics:={NAMESPACE}/diagnostics"
-    return ["--ros-args", "-r", f"__ns:={NAMESPACE}", "-r", diagnostics]
-
-
-def _player_arguments(options: ChainOptions) -> list[str]:
-    arguments = ["--pacing", options.pacing, "--rate", str(options.rate_hz)]
-    arguments += ["--total", str(options.total), "--scale", str(options.scale)]
-    if options.constant_rate:
-        arguments.append("--constant-rate")
-    if options.camera is not None:
-        arguments += ["--camera", options.camera]
-    return arguments

@@ -21,7 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ddfd_demo.chain import ChainOptions, ChainRecord, run_chain
+from ddfd_demo.chain import ChainRecord, run_chain
+from ddfd_demo.commands import ChainOptions
 from ddfd_demo.models import choose_model, model_contract
 from ddfd_demo.options import DemoOptions, parse
 from ddfd_demo.pictures import choose_scales, write_png
@@ -63,7 +64,7 @@ def _run(options: DemoOptions, console: Console) -> int:
     with _spool_folder(options) as folder:
         spool = Spool(folder)
         prepared = _prepare(source, spool, contract, options, console)
-        chain = _chain_options(info, options, model, len(source))
+        chain = _chain_options(info, options, model, contract, len(source))
         record = _play(spool, chain, options, prepared.count, console)
         answers = join(record, spool.frames())
         scores = _score(answers, info, contract, console)
@@ -182,7 +183,7 @@ def _verdict(report: Report, out: Path, console: Console) -> int:
 
 
 def _chain_options(
-    info: SourceInfo, options: DemoOptions, model: Path, count: int
+    info: SourceInfo, options: DemoOptions, model: Path, contract: ModelContract, count: int
 ) -> ChainOptions:
     pacing: Pacing = info.pacing
     if options.pacing == "wait" or options.pacing == "stream":
@@ -190,6 +191,7 @@ def _chain_options(
     camera = options.input if info.kind == "camera" else None
     return ChainOptions(
         model,
+        contract.outputs,
         options.runtime,
         pacing="stream" if camera else pacing,
         rate_hz=options.rate_hz or info.rate_hz,

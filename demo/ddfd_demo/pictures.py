@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from ddfd_demo.colours import Scale, depth_scale, error_scale, sigma_scale
 from ddfd_demo.results import Answer
@@ -180,22 +179,22 @@ def _draw(
         for i, row in enumerate(rows):
             for j, name in enumerate(columns):
                 axes = figure.add_subplot(grid[i, j])
-                shown = _show(axes, row.get(name))
+                _show(axes, row.get(name))
                 if i == 0:
                     axes.set_title(_COLUMNS[name], fontsize=11, pad=5)
-                if i == len(rows) - 1 and name in _BARS and shown is not None:
+                if i == len(rows) - 1 and name in _BARS:
                     _bar(figure, axes, getattr(scales, _BARS[name]), height_in)
     return figure
 
 
-def _show(axes: Axes, picture: np.ndarray | None) -> AxesImage | None:
+def _show(axes: Axes, picture: np.ndarray | None) -> None:
     axes.set_axis_off()
     if picture is None:
         axes.text(0.5, 0.5, "not known", ha="center", va="center", color=_FAINT, fontsize=10)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
-        return None
-    return axes.imshow(picture, interpolation="antialiased", aspect="auto")
+        return
+    axes.imshow(picture, interpolation="antialiased", aspect="auto")
 
 
 def _bar(figure: Figure, above: Axes, scale: Scale, height_in: float) -> None:

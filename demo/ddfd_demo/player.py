@@ -7,7 +7,6 @@ both stamped with the time of sending, on ``image_raw`` and ``camera_info`` (rel
 from __future__ import annotations
 
 import argparse
-import array
 import sys
 import time
 from collections.abc import Iterator
@@ -21,9 +20,11 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from ddfd_demo.sources.base import DemoFrame, Intrinsics
 from ddfd_demo.spool import JsonLines, Spool
+from ddfd_ros.core import image_codec
 
 FRAME_ID = "camera_optical_frame"
 
@@ -52,13 +53,9 @@ class Player(Node):
         """Publish one frame, stamped now; returns the stamp in nanoseconds."""
         height, width = image_rgb.shape[:2]
         now = self.get_clock().now()
-        message = Image()
-        message.header.stamp = now.to_msg()
-        message.header.frame_id = FRAME_ID
-        message.height, message.width = height, width
-        message.encoding, message.step = "rgb8", 3 * width
-        message.data = array.array("B", image_rgb.tobytes())
-        self._infos.publish(camera_info(message.header, height, width, intrinsics))
+        header = Header(stamp=now.to_msg(), frame_id=FRAME_ID)
+        message = image_codec.encode_rgb(image_rgb, header, message_type=Image)
+        self._infos.publish(camera_info(header, height, width, intrinsics))
         self._images.publish(message)
         return int(now.nanoseconds)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +26,30 @@ from ddfd_demo.spool import JsonLines
 from ddfd_ros.core import image_codec
 from ddfd_ros.core.errors import ImageFormatError
 
-IMAGE_TOPICS = {
-    "depth": "depth/image_rect",
-    "sharp": "all_in_focus/image",
-    "sigma": "uncertainty/image",
+TOPICS = {
+    "depth": ("depth/image_rect", "depth/camera_info"),
+    "sharp": ("all_in_focus/image", "all_in_focus/camera_info"),
+    "sigma": ("uncertainty/image", "uncertainty/camera_info"),
 }
-INFO_TOPICS = {
-    "depth_info": "depth/camera_info",
-    "sharp_info": "all_in_focus/camera_info",
-    "sigma_info": "uncertainty/camera_info",
-}
+"""Image topic and its camera_info, by the name they have here. A node without a head has none."""
 _QUEUE = 10
 
 
 class Recorder(Node):
     """Writes down every message of the node with its stamp and its time of arrival."""
 
-    def __init__(self, folder: Path, lines: JsonLines, keep_images: bool) -> None:
+    def __init__(
+        self, folder: Path, lines: JsonLines, names: Sequence[str], keep_images: bool
+    ) -> None:
         super().__init__("ddfd_recorder")
         self._folder = folder
         self._lines = lines
         self._keep_images = keep_images
-        topics = []
-        for name, topic in IMAGE_TOPICS.items():
-            topics.append(self._subscribe(Image, topic, self._image_handler(name)))
-        for name, topic in INFO_TOPICS.items():
-            topics.append(self._subscribe(CameraInfo, topic, self._info_handler(name)))
-        topics.append(self._subscribe(DiagnosticArray, "latency", self._on_latency))
+        topics = [self._subscribe(DiagnosticArray, "latency", self._on_latency)]
+        for name in names:
+            image, info = TOPICS[name]
+            topics.append(self._subscribe(Image, image, self._image_handler(name)))
+            topics.append(self._subscribe(CameraInfo, info, self._info_handler(f"{name}_info")))
         self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics)
         self._awaited = topics
 
@@ -125,12 +122,13 @@ def main() -> None:
     """Record until told to stop."""
     parser = argparse.ArgumentParser(prog="ddfd_demo.recorder", description=__doc__)
     parser.add_argument("--spool", type=Path, required=True)
+    parser.add_argument("--topics", nargs="+", choices=tuple(TOPICS), default=list(TOPICS))
     parser.add_argument("--light", action="store_true", help="decode images but keep none")
     options = parser.parse_args(remove_ros_args(sys.argv)[1:])
     rclpy.init()
     try:
         with JsonLines(options.spool / "received.jsonl") as lines:
-            recorder = Recorder(options.spool, lines, not options.light)
+            recorder = Recorder(options.spool, lines, options.topics, not options.light)
             while recorder.missing():
                 rclpy.spin_once(recorder, timeout_sec=0.05)
             lines.write({"event": "ready"})

@@ -16,7 +16,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ddfd_demo.chain import ChainOptions, ChainRecord
+from ddfd_demo.chain import ChainRecord
+from ddfd_demo.commands import ChainOptions
 from ddfd_demo.results import Answer, Books, latency_table
 from ddfd_demo.scores import DEPTH_NAMES, FrameScore, gain, mean_over_frames
 from ddfd_demo.sources.base import SourceInfo

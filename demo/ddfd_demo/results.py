@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from ddfd_demo.chain import ChainRecord
+from ddfd_demo.commands import HEAD_TOPICS
 from ddfd_demo.spool import SpooledFrame
 
-HEAD_TOPICS = {"depth_m": "depth", "sharp_rgb": "sharp", "sigma_m": "sigma"}
-"""Topic names of the recorder by head of the model."""
 STAGES = ("queue", "decode", "pad", "infer", "postprocess", "encode", "publish", "total")
 MESSAGE_STAGES = ("decode", "encode", "publish")
 """Stages that exist only because images travel as messages."""
