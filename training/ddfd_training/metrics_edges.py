@@ -11,9 +11,9 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
+from ddfd_training.depth_fill import fill_depth
 from ddfd_training.metrics_depth import to_numpy
 
 SCALES = 2
@@ -118,21 +118,6 @@ def _halve(spectrum: np.ndarray) -> np.ndarray:
     return spectrum[np.ix_(rows, columns)] * 0.5
 
 
-def _filled(depth_m: np.ndarray) -> np.ndarray:
-    """Unknown pixels replaced by the nearest known one."""
-    unknown = ~np.isfinite(depth_m)
-    if not unknown.any():
-        return depth_m
-    if unknown.all():
-        raise ValueError("edge_kld: expected at least one finite depth, got none")
-    _, labels = cv2.distanceTransformWithLabels(
-        unknown.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    values = np.zeros(labels.max() + 1, dtype=depth_m.dtype)
-    values[labels[~unknown]] = depth_m[~unknown]
-    return values[labels]
-
-
 def _depth_bands(depth_m: np.ndarray) -> list[np.ndarray]:
     """The oriented bands of two depth maps (one real, one imaginary), free of border effects."""
     step = 2**SCALES
@@ -174,14 +159,15 @@ def edge_kld(pred_m: Any, target_m: Any, bins: int = HISTOGRAM_BINS) -> float:
         bins: Number of histogram bins.
 
     Raises:
-        ValueError: The shapes differ, or no depth is known.
+        ValueError: The shapes differ.
+        DatasetError: No depth is known.
     """
     pred, target = np.squeeze(to_numpy(pred_m)), np.squeeze(to_numpy(target_m))
     if pred.shape != target.shape or pred.ndim != 2:
         raise ValueError(
             f"edge_kld: expected two maps [H, W] of one shape, got {pred.shape}, {target.shape}"
         )
-    pred = _filled(np.where(np.isfinite(target), pred, np.nan))
-    both = _filled(target) + 1j * _filled(pred)
+    pred = fill_depth(np.where(np.isfinite(target), pred, np.nan))
+    both = fill_depth(target) + 1j * fill_depth(pred)
     total = sum(abs(histogram_divergence(b.real, b.imag, bins)) for b in _depth_bands(both))
     return math.log2(1.0 + total / DISTORTION_SCALE)
