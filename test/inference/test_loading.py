@@ -218,6 +218,15 @@ def test_bad_options(make, tmp_path, options, words):
         open_backend(make.write_model(tmp_path / "tiny.onnx"), **options)
 
 
+def test_auto_takes_openvino_on_x86_only(make, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    path = make.write_model(tmp_path / "tiny.onnx")
+    for machine, expected in (("x86_64", "openvino"), ("aarch64", "onnxruntime")):
+        monkeypatch.setattr(factory.platform, "machine", lambda machine=machine: machine)
+        with open_backend(path) as backend:
+            assert backend.runtime == expected
+
+
 def test_auto_takes_what_is_installed(make, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     path = make.write_model(tmp_path / "tiny.onnx")
