@@ -23,7 +23,8 @@ from ddfd_trt.export_onnx import check_operators, check_parity, export_onnx, tra
 TENSORRT_TAKES = {
     "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div",
     "Exp", "Floor", "HardSwish", "LeakyRelu", "Log", "Mul", "Neg", "Pow", "Reciprocal", "Relu",
-    "Reshape", "Resize", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
+    "Reshape", "Resize", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub", "Tanh", "Transpose",
+    "Unsqueeze",
 }  # fmt: skip
 GRAPHS = [("2hded", False), ("ddfd-lite", False), ("ddfd-lite", True)]
 
