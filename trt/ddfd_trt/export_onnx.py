@@ -36,8 +36,8 @@ TENSORRT_OPERATORS: frozenset[str] = frozenset((
     "Squeeze", "Sub", "Sum", "Tanh", "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
-"""Operators that the tables of TensorRT's ONNX parser list as supported in single and half precision
-in both 8.5 and 10.1; BatchNormalization is too, but none must be left."""
+"""Operators that the tables of TensorRT's ONNX parser list as supported in single and half
+precision, in 8.5 as in 10.1; BatchNormalization is too, but none must be left."""
 
 _RUNTIME_ERRORS = (
     onnxruntime_errors.Fail,
