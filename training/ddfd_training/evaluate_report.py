@@ -32,7 +32,7 @@ def _number(value: Any, digits: int = 4) -> str:
 def _table(title: str, names: Iterable[str], columns: dict[str, dict[str, Any]]) -> Table:
     """One row for each name, one column for each part, so that many parts fit on a terminal."""
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for head in columns:
         table.add_column(head, justify="right")
     for name in names:
@@ -42,8 +42,8 @@ def _table(title: str, names: Iterable[str], columns: dict[str, dict[str, Any]])
     return table
 
 
-def _depth_columns(result: dict[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Both averages of each part of the depth result, by the column's head."""
+def _depth_table(title: str, result: dict[str, Any]) -> Table:
+    """Both averages of each part of the depth result."""
     columns = {}
     for key in ("depth", "depth_within_sensor_range"):
         if part := result.get(key):
@@ -51,9 +51,10 @@ def _depth_columns(result: dict[str, Any], prefix: str = "") -> dict[str, dict[s
             mean = dict(part["mean_over_images"])
             if "edge_kld" in part:
                 mean["edge_kld"] = part["edge_kld"]
-            columns[f"{prefix}images{suffix}"] = mean
-            columns[f"{prefix}pixels{suffix}"] = part["over_pixels"]
-    return columns
+            columns[f"images{suffix}"] = mean
+            columns[f"pixels{suffix}"] = part["over_pixels"]
+    names = [name for name in (*DEPTH_METRICS, "edge_kld") if name in columns["images"]]
+    return _table(title, names, columns)
 
 
 def _bins_table(bins: list[dict[str, Any]]) -> Table:
@@ -91,7 +92,7 @@ def _image_table(part: dict[str, Any]) -> Table:
 def _sigma_table(part: dict[str, Any]) -> Table:
     mean = part["mean_over_images"]
     columns = {"images": mean, "pixels": part["over_pixels"]}
-    return _table("Standard deviation of depth, as of a Laplace distribution", mean, columns)
+    return _table("Depth's standard deviation (Laplace)", mean, columns)
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
@@ -102,13 +103,11 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         f"{result['images']} images of {report['data']['name']}",
         highlight=False,
     )
-    columns = _depth_columns(result)
-    if columns:
-        title = "Depth: means over images, and over all pixels"
-        if baseline := report.get("baseline"):
-            always = f"always {baseline['depth_m']:.2f} m"
-            columns |= _depth_columns(baseline, f"{always}\n")
-        console.print(_table(title, (*DEPTH_METRICS, "edge_kld"), columns))
+    if "depth" in result:
+        console.print(_depth_table("Depth: means over images, and over all pixels", result))
+    if baseline := report.get("baseline"):
+        title = f"The same of always answering {baseline['depth_m']:.2f} m"
+        console.print(_depth_table(title, baseline))
     if "depth_bins" in result:
         console.print(_bins_table(result["depth_bins"]))
     if "all_in_focus" in result:
