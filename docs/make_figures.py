@@ -14,10 +14,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from ddfd_training.optics import render_defocus
-from ddfd_training.synthetic import SyntheticScene
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_training.optics import render_defocus
+from ddfd_training.synthetic import SyntheticScene
 
 HERE = Path(__file__).parent / "images"
 

@@ -101,11 +101,11 @@ class LensConfig:
         return self.depth_m(-abs(coc_px))
 
     def far_limit_m(self, coc_px: float) -> float:
-        """Farthest distance in metres whose blur stays within ``coc_px`` pixels; may be ``inf``."""
+        """Farthest distance in metres whose blur stays within ``coc_px`` pixels, or ``inf``."""
         return self.depth_m(abs(coc_px))
 
     def hyperfocal_m(self, coc_px: float) -> float:
-        """Focus distance in metres from which on infinity is blurred by at most ``coc_px`` pixels.
+        """Focus distance in metres at which infinity is blurred by ``coc_px`` pixels.
 
         Focused at H, infinity is blurred by (f/N) s / H = (f/N) f / (H - f) on the sensor, hence
         H = f + f^2 / (N c).

@@ -35,7 +35,7 @@ class Estimate:
         depth_m: float32 ``[H, W]``, metres along the optical axis, NaN where unknown.
         sharp_rgb: uint8 ``[H, W, 3]``, the all-in-focus image.
         sigma_m: float32 ``[H, W]``, standard deviation of ``depth_m`` in metres.
-        defocus_px: float32 ``[H, W]``, signed blur diameter in pixels (negative: nearer than focus).
+        defocus_px: float32 ``[H, W]``, signed blur diameter in pixels, negative before the focus.
         timings_ms: Duration of each stage in milliseconds, in the order in which they ran.
     """
 
