@@ -1,0 +1,171 @@
+"""``ddfd-defocus`` and ``ddfd-evaluate`` from the command line to the files they write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
+from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_ros.model import build_network
+from ddfd_ros.model.checkpoint import save_checkpoint
+from ddfd_training import defocus_cli, evaluate_cli
+from ddfd_training.datasets import RgbdFolder
+from ddfd_training.lens_argument import parse_lens
+from ddfd_training.synthetic import SyntheticScene
+
+HEIGHT, WIDTH = 96, 128
+# Not a preset: five pixels of blur at 1 m, sharp at 8 m.
+LENS = "0.015,2.8,8,1.4e-5"
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    """Two synthetic frames as an RGB-D folder; the first depth map has a gap."""
+    root = tmp_path_factory.mktemp("recording")
+    for kind in ("rgb", "depth"):
+        (root / kind).mkdir()
+    for index in range(2):
+        rgb, depth_m = SyntheticScene(4).render(index, HEIGHT, WIDTH)
+        millimetres = np.rint(depth_m * 1000).astype(np.uint16)
+        if index == 0:
+            millimetres[10:20, 30:50] = 0
+        assert cv2.imwrite(str(root / "rgb" / f"{index:03d}.png"), rgb[..., ::-1])
+        assert cv2.imwrite(str(root / "depth" / f"{index:03d}.png"), millimetres)
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """An untrained network: its answers are poor, but they are answers."""
+    torch.manual_seed(0)
+    lens = LENS_PRESETS["nyu-8m"]
+    network = build_network("ddfd-lite", lens=lens, depth_range_m=(0.5, 10.0))
+    contract = ModelContract(
+        format_version=FORMAT_VERSION,
+        network="ddfd-lite",
+        network_options={},
+        parameter_count=sum(p.numel() for p in network.parameters()),
+        input_height=None,
+        input_width=None,
+        size_multiple=32,
+        outputs=("depth_m", "sigma_m", "sharp_rgb"),
+        depth_min_m=0.5,
+        depth_max_m=10.0,
+        lens=lens,
+        training={},
+        metrics={},
+        weights_sha256="",
+    )
+    path = tmp_path_factory.mktemp("model") / "lite.pt"
+    options = {"lens": lens, "depth_range_m": [0.5, 10.0]}
+    save_checkpoint(path, network, "ddfd-lite", options, contract)
+    return path
+
+
+def test_defocus_of_a_folder_can_be_evaluated(recording: Path, tmp_path: Path):
+    out = tmp_path / "blurred"
+    assert defocus_cli.main([str(recording), "--lens", LENS, "--out", str(out)]) == 0
+    blurred = RgbdFolder(out)
+    assert len(blurred) == 2
+    assert blurred.rgb_is == "defocused"
+    original = RgbdFolder(recording)
+    for before, after in zip(original, blurred, strict=True):
+        assert np.array_equal(before.sharp_rgb, after.sharp_rgb)
+        assert np.array_equal(np.isnan(before.depth_m), np.isnan(after.depth_m))
+        assert np.nanmax(np.abs(before.depth_m - after.depth_m)) < 6e-4
+        detail = [
+            cv2.Laplacian(i, cv2.CV_64F).var() for i in (after.defocused_rgb, after.sharp_rgb)
+        ]
+        assert detail[0] < 0.75 * detail[1]
+        assert np.mean(after.defocused_rgb) == pytest.approx(np.mean(after.sharp_rgb), rel=0.02)
+    assert json.loads((out / "lens.json").read_text())["lens"]["focus_distance_m"] == 8.0
+
+
+def test_defocus_of_one_image_leaves_what_is_in_focus(recording: Path, tmp_path: Path, capsys):
+    depth = np.full((HEIGHT, WIDTH), 8.0)
+    depth[:, : WIDTH // 2] = 1.0
+    np.save(tmp_path / "depth.npy", depth)
+    image, out = recording / "rgb" / "000.png", tmp_path / "out.png"
+    arguments = [str(image), "--depth", str(tmp_path / "depth.npy"), "--lens", LENS]
+    assert defocus_cli.main([*arguments, "--out", str(out)]) == 0
+    before, after = cv2.imread(str(image)), cv2.imread(str(out))
+    far = np.s_[:, WIDTH // 2 + 16 :]
+    assert np.array_equal(before[far], after[far])
+    assert np.abs(before[:, :48].astype(int) - after[:, :48]).mean() > 2
+    assert "1.00 to 8.00 m" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_defocus_explains_what_is_missing(recording: Path, tmp_path: Path, capsys):
+    image, lens = str(recording / "rgb" / "000.png"), ["--lens", "nyu-8m"]
+    for arguments, message in (
+        ([image, *lens, "--out", "x.png"], "--depth FILE"),
+        (["nothing.png", "--depth", "d.png", *lens, "--out", "x.png"], "nothing.png"),
+        ([str(recording), *lens, "--out", str(recording)], "another folder"),
+        ([str(tmp_path), *lens, "--out", "x"], "colour images"),
+    ):
+        assert defocus_cli.main(arguments) == 2
+        assert message in capsys.readouterr().err
+    np.save(tmp_path / "small.npy", np.ones((4, 5)))
+    wrong = [image, "--depth", str(tmp_path / "small.npy"), *lens, "--out", "x.png"]
+    assert defocus_cli.main(wrong) == 2
+    assert "one size" in capsys.readouterr().err
+
+
+def test_lenses_by_name_and_by_numbers():
+    assert parse_lens("nyu-8m") == LENS_PRESETS["nyu-8m"]
+    assert parse_lens("0.015,2.8,8,5.6e-6") == LENS_PRESETS["nyu-8m"]
+    for text in ("canon", "1,2,3", "0.015,2.8,0.001,5.6e-6", "a,b,c,d"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse_lens(text)
+
+
+def finite_everywhere(value) -> bool:
+    if isinstance(value, dict):
+        return all(finite_everywhere(entry) for entry in value.values())
+    if isinstance(value, list):
+        return all(finite_everywhere(entry) for entry in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def test_evaluate_a_checkpoint_on_a_folder(recording, checkpoint, tmp_path, capsys):
+    target = tmp_path / "report.json"
+    status = evaluate_cli.main(
+        ["--checkpoint", str(checkpoint), "--data", "folder", "--root", str(recording)]
+        + ["--lens", LENS, "--cache", str(tmp_path / "cache"), "--json", str(target)]
+    )
+    printed = capsys.readouterr().out
+    assert status == 0
+    report = json.loads(target.read_text())
+    assert report["model"]["runtime"] == "torch"
+    assert report["model"]["sha256"]
+    assert report["machine"]["cores"] >= 1
+    assert report["data"]["lens"]["pixel_pitch_m"] == 1.4e-5
+    result = report["result"]
+    assert result["images"] == 2
+    assert result["depth"]["pixels"] == 2 * HEIGHT * WIDTH - 200
+    assert 0 < result["depth"]["mean_over_images"]["rmse"] < 10
+    assert result["all_in_focus"]["input"]["psnr"] > 10
+    assert 0 <= result["sigma"]["over_pixels"]["coverage_68"] <= 1
+    assert finite_everywhere(report)
+    for word in ("rmse", "gain", "coverage_68", "trained for"):
+        assert word in printed
+
+
+def test_evaluate_reports_errors_without_a_traceback(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("DDFD_DATA", raising=False)
+    model = ["--checkpoint", str(checkpoint)]
+    for arguments, message in (
+        ([*model, "--data", "nyuv2"], "--root FOLDER"),
+        ([*model, "--data", "nyuv2", "--root", str(tmp_path)], "nyuv2"),
+        (["--onnx", str(tmp_path / "no.onnx"), "--data", "nyuv2", "--root", "x"], "no.onnx"),
+    ):
+        assert evaluate_cli.main(arguments) == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""``ddfd-defocus``: what an RGB-D image or folder would look like through a lens.
+
+One image: ddfd-defocus photo.png --depth depth.png --lens nyu-8m --out blurred.png
+A folder with rgb/ and depth/: ddfd-defocus recording --lens nyu-8m --out blurred
+writes rgb/ (defocused), sharp/, depth/ and lens.json, which ddfd-evaluate --data folder reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from ddfd_ros.core.errors import DatasetError, DdfdError
+from ddfd_training.datasets.base import RgbdSample, read_rgb
+from ddfd_training.datasets.rgbd_folder import RgbdFolder, read_depth_m
+from ddfd_training.defocus_cache import RenderSettings, render_sample
+from ddfd_training.depth_fill import fill_depth
+from ddfd_training.lens_argument import HELP as LENS_HELP
+from ddfd_training.lens_argument import parse_lens
+from ddfd_training.psf import KERNELS
+
+MAX_MILLIMETRES = 65535
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ddfd-defocus",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", help="an all-in-focus image, or a folder with rgb/ and depth/")
+    parser.add_argument("--depth", help="the image's depth: 16-bit PNG, .npy or float .tif (m)")
+    parser.add_argument(
+        "--depth-unit",
+        type=float,
+        default=1e-3,
+        metavar="METRES",
+        help="metres per step of a 16-bit depth image",
+    )
+    parser.add_argument("--lens", type=parse_lens, required=True, help=LENS_HELP)
+    parser.add_argument("--kernel", choices=tuple(KERNELS), default="disk")
+    parser.add_argument("--out", required=True, help="image to write, or folder")
+    parser.add_argument("--limit", type=int, default=0, help="only the first so many of a folder")
+    return parser
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    """Write an image, colour given as RGB.
+
+    Raises:
+        DatasetError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    try:
+        written = cv2.imwrite(str(path), pixels)
+    except cv2.error:  # raised for a suffix that no encoder knows
+        written = False
+    if not written:
+        raise DatasetError(f"expected to write an image to {path}; give a name like blurred.png")
+
+
+def _blur(sample: RgbdSample, settings: RenderSettings) -> tuple[np.ndarray, np.ndarray]:
+    """The sample through the lens, and its depth with the gaps filled."""
+    filled_m = fill_depth(sample.depth_m)
+    whole = RgbdSample(name=sample.name, depth_m=filled_m, sharp_rgb=sample.sharp_rgb)
+    return render_sample(whole, settings), filled_m
+
+
+def _one(arguments: argparse.Namespace, settings: RenderSettings, console: Console) -> None:
+    """A single image."""
+    if arguments.depth is None:
+        raise DatasetError(
+            f"{arguments.input}: expected --depth FILE with the image's depth, got none; a folder "
+            "needs none (it holds rgb/ and depth/)"
+        )
+    rgb = read_rgb(Path(arguments.input))
+    depth_m = read_depth_m(Path(arguments.depth), arguments.depth_unit)
+    if depth_m.shape != rgb.shape[:2]:
+        raise DatasetError(
+            f"expected image and depth of one size, got {rgb.shape[:2]} and {depth_m.shape}; "
+            "register the depth to the image first"
+        )
+    sample = RgbdSample(name=Path(arguments.input).stem, depth_m=depth_m, sharp_rgb=rgb)
+    image, filled_m = _blur(sample, settings)
+    target = Path(arguments.out)
+    _write(target / f"{sample.name}.png" if target.is_dir() else target, image)
+    blur_px = settings.lens.coc_px(np.array([filled_m.min(), filled_m.max()]))
+    console.print(
+        f"depth {filled_m.min():.2f} to {filled_m.max():.2f} m: blur of {blur_px[0]:.1f} px in "
+        f"front and {blur_px[1]:.1f} px behind; written to {target}",
+        highlight=False,
+    )
+
+
+def _folder(arguments: argparse.Namespace, settings: RenderSettings, console: Console) -> None:
+    """All frames of an RGB-D folder."""
+    folder = RgbdFolder(arguments.input, rgb_is="sharp", depth_unit_m=arguments.depth_unit)
+    target = Path(arguments.out)
+    if target.resolve() == folder.root.resolve():
+        raise DatasetError(f"--out: expected another folder than the input, got {target}")
+    count = min(arguments.limit or len(folder), len(folder))
+    for index in track(range(count), description="blurring", console=console):
+        sample = folder[index]
+        image, _ = _blur(sample, settings)
+        name = f"{sample.name}.png"
+        _write(target / "rgb" / name, image)
+        if sample.sharp_rgb is not None:
+            _write(target / "sharp" / name, sample.sharp_rgb)
+        millimetres = np.nan_to_num(sample.depth_m, nan=0.0) * 1000
+        steps = np.clip(np.rint(millimetres), 0, MAX_MILLIMETRES).astype(np.uint16)
+        _write(target / "depth" / name, steps)
+    lens = {"lens": asdict(settings.lens), "kernel": settings.kernel}
+    (target / "lens.json").write_text(json.dumps(lens, indent=2) + "\n", encoding="utf-8")
+    console.print(f"{count} frames written to {target}", highlight=False)
+    if folder.skipped:
+        console.print(f"left out, without image or depth: {len(folder.skipped)}", highlight=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    settings = RenderSettings(arguments.lens, kernel=arguments.kernel)
+    work = _folder if Path(arguments.input).is_dir() else _one
+    try:
+        work(arguments, settings, Console())
+    except (DdfdError, OSError) as error:
+        print(f"ddfd-defocus: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
