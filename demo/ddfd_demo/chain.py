@@ -183,7 +183,7 @@ def _drain(children: Children, received: _Followed, drain_s: float) -> None:
             count = len(states)
             values = states[-1]["values"]
             seen.append(tuple(values[key] for key in ("received", "answered", "in_flight")))
-        if len(seen) >= 3 and seen[-1] == seen[-2] and seen[-1][2] == "0":
+        if len(seen) >= 2 and seen[-1] == seen[-2] and seen[-1][2] == "0":
             return
         time.sleep(0.1)
 

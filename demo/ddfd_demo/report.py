@@ -89,7 +89,7 @@ class Report:
         """All figures as JSON values; unknown numbers are null."""
         depth = {p: mean_over_frames(self.scores, p) for p in ("depth", "depth_near")}
         images = {p: mean_over_frames(self.scores, p) for p in ("image", "image_input")}
-        return _clean(
+        return clean(
             {
                 "input": {**asdict(self.info), "notes": list(self.notes)},
                 "model": self.model,
@@ -223,12 +223,12 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _clean(value: Any) -> Any:
-    """NaN and infinity become null, everything else stays."""
+def clean(value: Any) -> Any:
+    """JSON values: NaN and infinity become null, everything else stays."""
     if isinstance(value, dict):
-        return {str(key): _clean(item) for key, item in value.items()}
+        return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

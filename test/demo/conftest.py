@@ -101,3 +101,74 @@ def make():
     return SimpleNamespace(
         pattern=pattern, image=write_image, bag=write_bag, rgbd=write_rgbd, video=write_video
     )
+
+
+DEPTH_PER_GREEN_M = 0.01
+
+
+def write_model(path: Path, *, heads=("depth_m", "sigma_m", "sharp_rgb")):
+    """An ONNX model with an answer that tests can compute: depth is 1 m + green / 100."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    from ddfd_ros.core.metadata import CONTRACT_KEY, ModelContract
+    from ddfd_ros.core.sidecar import write_sidecar
+    from ddfd_ros.core.thin_lens import LENS_PRESETS
+
+    def constant(name, kind, shape, values):
+        return helper.make_tensor(name, kind, shape, values)
+
+    nodes = [
+        helper.make_node("Gather", ["image", "green_index"], ["green"], axis=2),
+        helper.make_node("Cast", ["green"], ["green_float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["green_float", "per_green"], ["above"]),
+        helper.make_node("Add", ["above", "nearest"], ["depth_m"]),
+        helper.make_node("Mul", ["depth_m", "share"], ["sigma_m"]),
+        helper.make_node("Identity", ["image"], ["sharp_rgb"]),
+    ]
+    constants = [
+        constant("green_index", TensorProto.INT64, [], [1]),
+        constant("per_green", TensorProto.FLOAT, [], [DEPTH_PER_GREEN_M]),
+        constant("nearest", TensorProto.FLOAT, [], [1.0]),
+        constant("share", TensorProto.FLOAT, [], [0.05]),
+    ]
+    plane = ["height", "width"]
+    kinds = {
+        "depth_m": (TensorProto.FLOAT, plane),
+        "sigma_m": (TensorProto.FLOAT, plane),
+        "sharp_rgb": (TensorProto.UINT8, [*plane, 3]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "known",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [*plane, 3])],
+        [helper.make_tensor_value_info(name, *kinds[name]) for name in heads],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    contract = ModelContract(
+        format_version=1,
+        network="known",
+        network_options={},
+        parameter_count=4,
+        input_height=None,
+        input_width=None,
+        size_multiple=32,
+        outputs=tuple(heads),
+        depth_min_m=0.5,
+        depth_max_m=10.0,
+        lens=LENS_PRESETS["nyu-2m"],
+        training={},
+        metrics={},
+        weights_sha256="00" * 32,
+    )
+    helper.set_model_props(model, {CONTRACT_KEY: contract.to_json()})
+    onnx.save(model, str(path))
+    write_sidecar(path, contract)
+    return path
+
+
+@pytest.fixture(scope="session")
+def known_model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "known.onnx")

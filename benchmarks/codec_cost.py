@@ -1,0 +1,136 @@
+"""What images cost as ROS messages: decoding each encoding, encoding each output, per size.
+
+Only this project's codec and the message classes are timed, in one process without DDS; what
+sending costs shows in ``node_throughput``.
+
+    python -m benchmarks.codec_cost
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from benchmarks.record import RESULTS, write_results
+from ddfd_ros.core import image_codec
+
+NAME = "codec_cost"
+SIZES = ((640, 480), (1280, 720), (1920, 1080))
+PIXEL_BYTES = {
+    "rgb8": 3,
+    "bgr8": 3,
+    "rgba8": 4,
+    "mono8": 1,
+    "mono16": 2,
+    "bayer_rggb8": 1,
+    "uyvy": 2,
+    "rgb16": 6,
+}
+"""Encodings decoded, with their bytes per pixel."""
+_SHORTEST_S = 0.2
+
+
+def median_ms(work: Callable[[], Any], shortest_s: float) -> float:
+    """Median duration of ``work`` in milliseconds, over at least 5 calls and ``shortest_s``."""
+    work()
+    times: list[float] = []
+    end = time.perf_counter() + shortest_s
+    while len(times) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+def camera_message(encoding: str, width: int, height: int) -> Image:
+    """An ``Image`` as a driver would send it, filled with noise."""
+    step = width * PIXEL_BYTES[encoding]
+    message = Image(height=height, width=width, encoding=encoding, step=step)
+    noise = np.random.default_rng(0).integers(0, 256, height * step, np.uint8)
+    message.data = array.array("B", noise.tobytes())
+    return message
+
+
+def jobs(width: int, height: int) -> dict[str, Callable[[], Any]]:
+    """Everything timed at one size, by name."""
+    rng = np.random.default_rng(1)
+    depth_m = rng.uniform(0.5, 10, (height, width)).astype(np.float32)
+    rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+    header = Header(frame_id="camera")
+    result: dict[str, Callable[[], Any]] = {}
+    for encoding in PIXEL_BYTES:
+        message = camera_message(encoding, width, height)
+        result[f"decode {encoding}"] = partial(image_codec.decode, message)
+    for encoding in ("32FC1", "16UC1"):
+        result[f"encode depth {encoding}"] = partial(
+            image_codec.encode_depth, depth_m, header, encoding, Image
+        )
+    result["encode rgb8"] = partial(image_codec.encode_rgb, rgb, header, "rgb8", Image)
+    return result
+
+
+def plot(figures: dict[str, dict[str, float]], path: Path) -> None:
+    """Bars by job, one colour per size."""
+    names = list(next(iter(figures.values())))
+    figure = Figure(figsize=(8, 4.6), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    rows, height = np.arange(len(names)), 0.8 / len(figures)
+    colours = ("#9bd1ff", "#4c9be8", "#1d4e89")
+    for i, (size, values) in enumerate(figures.items()):
+        axes.barh(
+            rows + (i - 1) * height, list(values.values()), height, label=size, color=colours[i]
+        )
+    axes.set_yticks(rows, names)
+    axes.invert_yaxis()
+    axes.set_xlabel("median (ms)")
+    axes.legend(frameon=False)
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Time everything, write JSON and plot, print a table."""
+    parser = argparse.ArgumentParser(prog="codec_cost", description=__doc__)
+    parser.add_argument("--shortest", type=float, default=_SHORTEST_S, help="seconds per job")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for JSON and plot")
+    options = parser.parse_args(arguments)
+    console = Console()
+    figures: dict[str, dict[str, float]] = {}
+    for width, height in SIZES:
+        size = f"{width}x{height}"
+        work = jobs(width, height)
+        figures[size] = {
+            name: round(median_ms(job, options.shortest), 4)
+            for name, job in track(work.items(), size, console=console)
+        }
+    path = write_results(NAME, {"median_ms": figures}, options.out)
+    plot(figures, path.with_suffix(".png"))
+    table = Table(title="image codec, median (ms)")
+    table.add_column("")
+    for size in figures:
+        table.add_column(size, justify="right")
+    for name in next(iter(figures.values())):
+        table.add_row(name, *(f"{values[name]:.2f}" for values in figures.values()))
+    console.print(table)
+    console.print(f"written: {path}, {path.with_suffix('.png')}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
