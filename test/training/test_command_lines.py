@@ -159,6 +159,54 @@ def test_evaluate_a_checkpoint_on_a_folder(recording, checkpoint, tmp_path, caps
         assert word in printed
 
 
+def write_dslr(root: Path) -> None:
+    """Two views in the authors' layout: N 8 sharp and two pixels aside, N 2.8 blurred."""
+    for split, first in (("train", 0), ("test", 5)):
+        for index in range(2):
+            rgb, depth_m = SyntheticScene(first + index).render(0.0, 160, 224)
+            images = {"N2_8": cv2.GaussianBlur(rgb, (0, 0), 1.2), "N8": np.roll(rgb, 2, axis=1)}
+            millimetres = np.rint(depth_m * 1000).astype(np.uint16)
+            for aperture, image in images.items():
+                base = root / f"dfd_dataset_indoor_{aperture}"
+                for kind, suffix, pixels in (
+                    ("rgb", "JPG", image[..., ::-1]),
+                    ("depth", "png", millimetres),
+                ):
+                    folder = base / kind / split
+                    folder.mkdir(parents=True, exist_ok=True)
+                    ok, data = cv2.imencode(f".{suffix.lower()}", pixels)
+                    assert ok
+                    name = f"2018-04-26T10:0{index}:00.{'1' if kind == 'rgb' else '4'}00000"
+                    (folder / f"{name}.{suffix}").write_bytes(data)
+
+
+def test_evaluate_on_natural_pairs_with_the_baseline(checkpoint, tmp_path, capsys):
+    write_dslr(tmp_path / "dfd_dslr")
+    target = tmp_path / "report.json"
+    status = evaluate_cli.main(
+        ["--checkpoint", str(checkpoint), "--data", "dfd_dslr", "--baseline", "--no-edges"]
+        + ["--root", str(tmp_path / "dfd_dslr"), "--json", str(target)]
+    )
+    assert status == 0
+    report = json.loads(target.read_text())
+    assert report["data"]["aperture"] == "N2_8"
+    assert report["data"]["exposure_match"] == "global"
+    result = report["result"]
+    assert result["depth"]["pixels"] == 2 * 160 * 224
+    assert result["depth_within_sensor_range"]["up_to_m"] == 3.5
+    assert result["preparation"]["registered"] == 1.0
+    assert result["preparation"]["residual_px"] < 0.3
+    # The pair is laid over each other: two pixels aside, such a texture gives less than 20 dB.
+    assert result["all_in_focus"]["input"]["psnr"] > 22
+    scenes = [SyntheticScene(seed).render(0.0, 160, 224)[1] for seed in (0, 1)]
+    baseline = report["baseline"]
+    assert baseline["depth_m"] == pytest.approx(np.mean(scenes), abs=1e-3)
+    truth = np.stack([SyntheticScene(seed).render(0.0, 160, 224)[1] for seed in (5, 6)])
+    rms = np.sqrt(np.mean((truth - baseline["depth_m"]) ** 2))
+    assert baseline["depth"]["over_pixels"]["rmse"] == pytest.approx(rms, rel=1e-3)
+    assert "always answering" in capsys.readouterr().out
+
+
 def test_evaluate_reports_errors_without_a_traceback(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("DDFD_DATA", raising=False)
     model = ["--checkpoint", str(checkpoint)]
