@@ -34,6 +34,9 @@ def export_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=int, help="fix the input's width (default: any)")
     parser.add_argument("--heads", nargs="+", choices=HEADS, metavar="HEAD",
                         help="outputs to keep (default: those of the contract)")  # fmt: skip
+    parser.add_argument("--metrics", type=Path, action="append", default=[], metavar="FILE",
+                        help="report of ddfd-evaluate --json about these weights, for the "
+                        "contract; repeatable")  # fmt: skip
     parser.add_argument("--opset", type=int, default=17, help="ONNX operator set (default: 17)")
     return _guarded(_export, parser.parse_args(argv))
 
@@ -91,6 +94,7 @@ def _export(arguments: argparse.Namespace) -> int:
         width=arguments.width,
         heads=arguments.heads,
         opset=arguments.opset,
+        reports=arguments.metrics,
     )
     sides = (contract.input_width, contract.input_height)
     size = f"any multiple of {contract.size_multiple}" if None in sides else "{}x{}".format(*sides)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +21,7 @@ from ddfd_ros.model.byte_graph import ByteGraph
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_trt.graph_passes import simplify
 from ddfd_trt.parity import compare_outputs
+from ddfd_trt.report import contract_metrics
 
 DEFAULT_OPSET = 17
 """The newest operator set of TensorRT 8.5, the oldest that robots still run."""
@@ -59,6 +60,7 @@ def export_onnx(
     width: int | None = None,
     heads: Collection[str] | None = None,
     opset: int = DEFAULT_OPSET,
+    reports: Iterable[str | Path] = (),
 ) -> ModelContract:
     """Export a checkpoint as ONNX with contract and golden sample, and a sidecar beside it.
 
@@ -71,16 +73,18 @@ def export_onnx(
         heads: Outputs to keep (names of ``HEADS``, whatever the network can give); None for
             those the checkpoint's contract names.
         opset: ONNX operator set.
+        reports: Reports of ``ddfd-evaluate --json`` whose main figures go into the contract.
 
     Returns:
         The contract in the file.
 
     Raises:
-        ContractError: Sizes or heads do not fit the network, or the graph holds an operator that
-            TensorRT does not take.
+        ContractError: Sizes or heads do not fit the network, the graph holds an operator that
+            TensorRT does not take, or a report is about other weights.
         ModelLoadError: The checkpoint does not load, or ONNX Runtime disagrees with PyTorch.
     """
     network, contract = load_checkpoint(checkpoint_path)
+    measured = contract_metrics(reports, contract.weights_sha256)
     multiple = contract.size_multiple
     _check_size(height, width, multiple)
     wrapped = ByteGraph(network, contract.outputs if heads is None else heads)
@@ -96,6 +100,7 @@ def export_onnx(
         contract,
         input_height=height,
         input_width=width,
+        metrics={**contract.metrics, **measured},
         outputs=wrapped.outputs,
         golden=make_golden(answer, *golden_size, seed=GOLDEN_SEED),
     )
