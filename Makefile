@@ -21,7 +21,7 @@ COMMON := -r requirements/runtime.txt -r requirements/training.txt -r requiremen
 
 ifdef ROS_DISTRO
 # A ROS 2 installation is sourced: its rclpy and messages are used, with the NumPy they were compiled for
-# (its major version decides whether they load), so the exact pins of constraints.txt cannot hold.
+# (its major version decides whether they load), so not all pins of constraints.txt can hold.
 VENV_FLAGS := --system-site-packages
 CONSTRAINTS := $(VENV)/ros-constraints.txt
 else
@@ -82,9 +82,12 @@ endif
 	$(PYTHON) -m venv --clear $(VENV_FLAGS) $(VENV)
 	touch $@
 
+# ROS 2 brings launch_testing as a plugin of pytest, which newer ones than 7 refuse.
 $(VENV)/ros-constraints.txt: $(VENV)/.created
 	$(PY) -c 'import numpy; v = numpy.__version__; \
 		print(f"numpy>={v},<{int(v.partition(chr(46))[0]) + 1}")' > $@
+	echo 'pytest<8' >> $@
+	grep -E '^(torch|lightning|torchmetrics|mypy|ruff)==' requirements/constraints.txt >> $@
 
 $(VENV)/.demo: $(VENV)/.created $(CONSTRAINTS) $(REQUIREMENTS) setup.py setup.cfg package.xml pyproject.toml
 	$(PIP_INSTALL) -r requirements/build.txt $(COMMON)

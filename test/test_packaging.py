@@ -127,6 +127,9 @@ def test_a_robot_installs_no_torch():
     assert not names("runtime", "ros") & heavy
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="importlib.metadata knows too few packages' import names"
+)
 @pytest.mark.parametrize(
     ("folders", "files"),
     [
@@ -138,7 +141,10 @@ def test_a_robot_installs_no_torch():
 )
 def test_what_is_imported_is_declared(folders, files):
     providers = importlib.metadata.packages_distributions()
+    installed = {canonicalize_name(one) for many in providers.values() for one in many}
     declared = names(*files)
+    if missing := {one for one in declared - installed if not one.startswith(("ros-", "types-"))}:
+        pytest.skip(f"not installed: {', '.join(sorted(missing))}")
     if "ddfd_ros/inference" in folders:
         declared.add("torch")  # torch_backend.py alone, where the user has it
     for name, where in foreign_imports(*(ROOT / folder for folder in folders)).items():
