@@ -12,9 +12,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 
-from ddfd_ros.core.image_codec import encode_depth, encode_rgb
 from ddfd_ros.core.types import Estimate
 from ddfd_ros.ros.inputs import report_incompatible_qos
+from ddfd_ros.ros.messages import ImageEncoder
 from ddfd_ros.ros.statistics import Statistics
 
 TOPICS: dict[str, tuple[str, str]] = {
@@ -60,6 +60,7 @@ class Outputs:
         topics = {head: names for head, names in TOPICS.items() if head in heads}
         self._images = {head: advertise(Image, image) for head, (image, _) in topics.items()}
         self._infos = {head: advertise(CameraInfo, info) for head, (_, info) in topics.items()}
+        self._encoders = {head: ImageEncoder() for head in topics}
         self._latency = advertise(DiagnosticArray, LATENCY_TOPIC)
 
     def wanted_heads(self) -> frozenset[str]:
@@ -73,17 +74,17 @@ class Outputs:
     def prepare_images(
         self, estimate: Estimate, heads: frozenset[str], header: Any, depth_encoding: str
     ) -> Prepared:
-        """Encode the heads of ``estimate`` that are wanted, all with the input's header."""
+        """Encode the heads of ``estimate`` that are wanted, all with the input's header.
+
+        To be sent before the next call, which writes into the same messages.
+        """
         result: Prepared = []
         for head in heads & self._images.keys():
             values: np.ndarray | None = getattr(estimate, head)
             if values is None:
                 continue
-            if head == "sharp_rgb":
-                message = encode_rgb(values, header, message_type=Image)
-            else:
-                encoding = depth_encoding if head == "depth_m" else "32FC1"
-                message = encode_depth(values, header, encoding, message_type=Image)
+            encoding = {"depth_m": depth_encoding, "sharp_rgb": "rgb8"}.get(head, "32FC1")
+            message = self._encoders[head].encode(values, header, encoding)
             result.append((self._images[head], message))
         return result
 
