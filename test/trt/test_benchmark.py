@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ddfd_ros.core.errors import ContractError
+from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.metadata import CONTRACT_KEY, ModelContract
 from ddfd_trt import benchmark
-from ddfd_trt.machine import machine_info
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend
@@ -34,7 +35,6 @@ from ddfd_training.evaluate_data import (
 from ddfd_training.evaluate_report import print_report
 from ddfd_training.lens_argument import HELP as LENS_HELP
 from ddfd_training.lens_argument import parse_lens
-from ddfd_training.machine import machine_info
 
 DEFAULTS = DataOptions(data="nyuv2", root="")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
 
 import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_training.datasets.base import RgbdSample
+from ddfd_training.datasets.base import ReadSequence, RgbdSample
 from ddfd_training.defocus_cache import RenderSettings, load_or_render
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.registration import match_exposure, register
@@ -40,7 +39,7 @@ class Item:
     notes: dict[str, float] = field(default_factory=dict)
 
 
-class First(Sequence[RgbdSample]):
+class First(ReadSequence[RgbdSample]):
     """The first samples of a data set with the gaps in their depth filled, read when asked for."""
 
     def __init__(self, dataset: Sequence[RgbdSample], limit: int, *, fill: bool = False) -> None:
@@ -52,21 +51,13 @@ class First(Sequence[RgbdSample]):
         """Number of samples."""
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> RgbdSample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RgbdSample]: ...
-    def __getitem__(self, index: int | slice) -> RgbdSample | Sequence[RgbdSample]:
+    def read(self, index: int) -> RgbdSample:
         """Sample ``index``."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < self._count:
-            raise IndexError(f"expected an index below {self._count}, got {index}")
         sample = self._dataset[index]
         return replace(sample, depth_m=fill_depth(sample.depth_m)) if self._fill else sample
 
 
-class Rendered(Sequence[Item]):
+class Rendered(ReadSequence[Item]):
     """Sharp images photographed through a lens; the truth keeps its gaps."""
 
     def __init__(
@@ -87,7 +78,8 @@ class Rendered(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: Any) -> Any:
+    def read(self, index: int) -> Item:
+        """Image ``index`` as the lens sees it."""
         sample = self._samples[index]
         depth_m = sample.depth_m
         if self._clip_m is not None:
@@ -100,7 +92,7 @@ class Rendered(Sequence[Item]):
         )
 
 
-class Natural(Sequence[Item]):
+class Natural(ReadSequence[Item]):
     """Photographs that the lens itself blurred, their sharp companions laid over them."""
 
     def __init__(self, samples: Sequence[RgbdSample], exposure: str, *, registered: bool) -> None:
@@ -111,7 +103,8 @@ class Natural(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: Any) -> Any:
+    def read(self, index: int) -> Item:
+        """Photograph ``index`` and its companion, registered."""
         sample = self._samples[index]
         image = sample.defocused_rgb
         if image is None:

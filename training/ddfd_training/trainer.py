@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.utils.data import DataLoader, Dataset
 
 from ddfd_ros.model import build_network
@@ -75,7 +76,7 @@ class DepthFromDefocus(pl.LightningModule):
             self.log("val/psnr", after, batch_size=1)
             self.log("val/psnr_gain", after - before, prog_bar=True, batch_size=1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; the rate follows the number of the step alone, so a resumed run goes on."""
         wanted = self.config.optimizer
         optimizer = torch.optim.AdamW(

@@ -18,9 +18,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ddfd_ros.core.errors import ContractError, DdfdError
+from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.metadata import golden_image
 from ddfd_ros.inference import RUNTIMES, Backend, open_backend
-from ddfd_trt.machine import machine_info
 
 
 @dataclass(frozen=True)

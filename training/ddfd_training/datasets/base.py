@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, overload
 
 import cv2
 import numpy as np
@@ -32,8 +34,31 @@ class RgbdSample:
     lens: LensConfig | None = None
 
 
-RgbdDataset = Sequence[RgbdSample]
-"""A dataset is a sequence of samples, read from disk when asked for."""
+T_co = TypeVar("T_co", covariant=True)
+
+
+class ReadSequence(Sequence[T_co]):
+    """A sequence whose items are made when asked for: subclasses say how many, and make one."""
+
+    @abstractmethod
+    def read(self, index: int) -> T_co:
+        """Make item ``index``, counted from 0; only called with numbers that exist."""
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        """Item ``index``, counted from the end if negative; or a list of items."""
+        if isinstance(index, slice):
+            return [self.read(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"expected an index below {len(self)}, got {index}")
+        return self.read(index % len(self))
+
+
+RgbdDataset = ReadSequence[RgbdSample]
+"""What a dataset of this package is."""
 
 
 def require_folder(path: Path, dataset: str, content: str) -> Path:

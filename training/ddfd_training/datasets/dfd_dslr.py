@@ -14,13 +14,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LENS_PRESETS
-from ddfd_training.datasets.base import RgbdSample, read_raw, read_rgb, require_folder
+from ddfd_training.datasets.base import (
+    ReadSequence,
+    RgbdSample,
+    read_raw,
+    read_rgb,
+    require_folder,
+)
 
 APERTURES = {"N2_8": 2.8, "N8": 8.0}
 SENSOR_RANGE_M = 3.5
@@ -71,7 +76,7 @@ def pair_by_time(
     return [(path, best[path][1]) for path in first if path in best]
 
 
-class DfdDslr(Sequence[RgbdSample]):
+class DfdDslr(ReadSequence[RgbdSample]):
     """Naturally defocused indoor images with depth, 645x432.
 
     A sample's ``defocused_rgb`` is the view at the chosen aperture, ``sharp_rgb`` the same view at
@@ -138,14 +143,8 @@ class DfdDslr(Sequence[RgbdSample]):
         """Number of images with depth."""
         return len(self.pairs)
 
-    @overload
-    def __getitem__(self, index: int) -> RgbdSample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RgbdSample]: ...
-    def __getitem__(self, index: int | slice) -> RgbdSample | Sequence[RgbdSample]:
+    def read(self, index: int) -> RgbdSample:
         """Read pair ``index``: images uint8 ``[432, 645, 3]``, depth float32 ``[432, 645]``."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         image_path, depth_path = self.pairs[index]
         image = read_rgb(image_path)
         millimetres = read_raw(depth_path)

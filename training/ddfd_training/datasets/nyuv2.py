@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_training.datasets.base import RgbdSample, read_raw, read_rgb, require_folder
+from ddfd_training.datasets.base import (
+    ReadSequence,
+    RgbdSample,
+    read_raw,
+    read_rgb,
+    require_folder,
+)
 
 CROP = (slice(45, 471), slice(41, 601))
 """Rows and columns inside the white frame of the 640x480 images: the toolbox's crop, 426x560."""
@@ -19,7 +23,7 @@ INTRINSICS_640X480 = (518.86, 519.47, 325.58, 253.74)
 """fx, fy, cx, cy of the colour camera in pixels, before the crop."""
 
 
-class Nyuv2(Sequence[RgbdSample]):
+class Nyuv2(ReadSequence[RgbdSample]):
     """Sharp indoor images with depth.
 
     The layout is ``rgb/NNNN.jpg`` (640x480), ``depth/NNNN.png`` (8 bit) and ``<split>.txt`` with
@@ -56,14 +60,8 @@ class Nyuv2(Sequence[RgbdSample]):
         """Number of frames in the split."""
         return len(self.frames)
 
-    @overload
-    def __getitem__(self, index: int) -> RgbdSample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RgbdSample]: ...
-    def __getitem__(self, index: int | slice) -> RgbdSample | Sequence[RgbdSample]:
+    def read(self, index: int) -> RgbdSample:
         """Read frame ``index``: sharp image uint8 ``[H, W, 3]``, depth float32 ``[H, W]``."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         frame = self.frames[index]
         rgb = read_rgb(self.root / "rgb" / f"{frame}.jpg")
         levels = read_raw(self.root / "depth" / f"{frame}.png")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.datasets.base import RgbdSample, read_raw, read_rgb, require_folder
+from ddfd_training.datasets.base import (
+    ReadSequence,
+    RgbdSample,
+    read_raw,
+    read_rgb,
+    require_folder,
+)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
@@ -77,7 +81,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return {path.stem: path for path in files}
 
 
-class RgbdFolder(Sequence[RgbdSample]):
+class RgbdFolder(ReadSequence[RgbdSample]):
     """RGB-D frames in folders, files of one frame having one name.
 
     ``rgb/NAME.{jpg,png,...}`` and ``depth/NAME.{png,npy,tif}`` (16-bit millimetres or metres), and
@@ -140,14 +144,8 @@ class RgbdFolder(Sequence[RgbdSample]):
         """Number of frames with image and depth."""
         return len(self.frames)
 
-    @overload
-    def __getitem__(self, index: int) -> RgbdSample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RgbdSample]: ...
-    def __getitem__(self, index: int | slice) -> RgbdSample | Sequence[RgbdSample]:
+    def read(self, index: int) -> RgbdSample:
         """Read frame ``index``: images uint8 ``[H, W, 3]``, depth float32 ``[H, W]``."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         stem = self.frames[index]
         rgb = read_rgb(self._rgb[stem])
         depth_m = read_depth_m(self._depth[stem], self._depth_unit_m)
