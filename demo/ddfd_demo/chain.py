@@ -147,26 +147,26 @@ def _play(
     progress: Callable[[int, int], None],
 ) -> None:
     """Follow the player until it has sent everything."""
-    last, quiet_since = (-1, -1), time.monotonic()
+    answered, quiet_since = -1, time.monotonic()
     while not sent.saw_event("done"):
         if any(line.get("event") == "spool full" for line in sent.lines):
             return
         children.check("playing")
         received.update()
-        now = (sent.frames(), received.answered())
-        if now != last:
-            last, quiet_since = now, time.monotonic()
-            progress(*now)
+        progress(sent.frames(), received.answered())
+        if received.answered() != answered:
+            answered, quiet_since = received.answered(), time.monotonic()
         elif time.monotonic() - quiet_since > silence_s:
-            raise _silence(children, now, silence_s)
+            raise _silence(children.first, sent, received, silence_s)
         time.sleep(0.1)
 
 
-def _silence(children: Children, now: tuple[int, int], silence_s: float) -> ChainError:
-    node = children.first
+def _silence(node: Child, sent: _Followed, received: _Followed, silence_s: float) -> ChainError:
+    said = [line["message"] for line in received.lines if _is_node_status(line)]
     return ChainError(
-        f"answers: expected one to each frame sent, got {now[1]} to {now[0]} frames and then "
-        f"{silence_s:g} s of silence; the node's log ({node.log}) ends with:\n{node.tail()}"
+        f"answers: expected one to each frame sent, got {received.answered()} to {sent.frames()} "
+        f"frames and then {silence_s:g} s of silence; the node says: "
+        f"{said[-1] if said else 'nothing'}; its log ({node.log}) ends with:\n{node.tail()}"
     )
 
 

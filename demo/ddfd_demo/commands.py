@@ -32,7 +32,7 @@ class ChainOptions:
         scale: See ``camera``.
         parameters: Further parameters of the node.
         start_timeout_s: Longest start of the node, loading and checking the model included.
-        silence_s: With nothing sent and nothing answered for so long, the chain is broken.
+        silence_s: With nothing answered for so long while frames are sent, the chain is broken.
         drain_s: Longest wait for the last answers.
     """
 

@@ -140,6 +140,40 @@ def test_a_node_that_cannot_start_is_reported_with_its_reason(tmp_path, one_fram
         chain.run_chain(one_frame, options, tmp_path / "logs")
 
 
+def test_camera_frames_are_played_and_kept(tmp_path, make, known_model):
+    """OpenCV opens a video where a device's name is expected: a camera without a camera."""
+    make.video(tmp_path / "clip.mp4", count=8)
+    folder = Spool(tmp_path / "spool").folder
+    options = ChainOptions(
+        known_model,
+        runtime="onnxruntime",
+        camera=str(tmp_path / "clip.mp4"),
+        total=5,
+        silence_s=20,
+    )
+    record = chain.run_chain(folder, options, tmp_path / "logs")
+    frames = Spool(folder).frames()
+    assert sorted(record.sent.values()) == [0, 1, 2, 3, 4] == [f.index for f in frames]
+    # The clip's blue rises by 40 from frame to frame; what was sent is what was kept.
+    blue = [float(f.image_rgb()[..., 2].mean()) for f in frames]
+    assert blue == pytest.approx([0, 40, 80, 120, 160], abs=12)
+    assert set(record.received["depth"]) <= set(record.sent)
+
+
+def test_a_node_that_never_answers_is_reported_with_its_reason(tmp_path, one_frame, known_model):
+    # Every frame is too old at once: the node counts it as dropped and answers none.
+    options = ChainOptions(
+        known_model,
+        runtime="onnxruntime",
+        rate_hz=5.0,
+        total=1000,
+        silence_s=3.0,
+        parameters={"max_age_s": "0.000001"},
+    )
+    with pytest.raises(ChainError, match=r"(?s)got 0 to \d+ frames.*max_age_s"):
+        chain.run_chain(one_frame, options, tmp_path / "logs")
+
+
 def test_interrupt_leaves_no_process_behind(tmp_path, make, known_model):
     make.image(tmp_path / "a.png", make.pattern())
     command = demo_command(
