@@ -12,7 +12,12 @@ from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
 import launch
-from ddfd_ros.ros.environment import PROFILE_VARIABLES, active_profile, suitable_profile
+from ddfd_ros.ros.environment import (
+    PROFILE_VARIABLES,
+    active_profile,
+    profile_variable,
+    suitable_profile,
+)
 
 OUTPUT_TOPICS = (
     "depth/image_rect",
@@ -116,9 +121,9 @@ def _profile_environment(wanted: str) -> dict[str, str]:
     if wanted == "none":
         return dict.fromkeys(PROFILE_VARIABLES, "")
     if wanted != "auto":
-        return dict.fromkeys(PROFILE_VARIABLES, wanted)
+        return {profile_variable(): wanted}
     profile = None if active_profile() else suitable_profile()
-    return {} if profile is None else dict.fromkeys(PROFILE_VARIABLES, str(profile))
+    return {} if profile is None else {profile_variable(): str(profile)}
 
 
 def _transitions_by_event(node: LifecycleNode) -> list[launch.Action]:

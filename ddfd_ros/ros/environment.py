@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from ddfd_ros.core.errors import ModelLoadError
@@ -90,7 +90,13 @@ def suitable_profile(shared_memory: str = "/dev/shm") -> Path | None:
     return None
 
 
-def active_profile(environ: MutableMapping[str, str] = os.environ) -> str:
+def profile_variable(environ: Mapping[str, str] = os.environ) -> str:
+    """The variable that this ROS 2 reads; Kilted still takes the old one, with a warning."""
+    old = environ.get("ROS_DISTRO", "jazzy") in ("humble", "iron", "jazzy")
+    return PROFILE_VARIABLES[0 if old else 1]
+
+
+def active_profile(environ: Mapping[str, str] = os.environ) -> str:
     """The Fast DDS profile file in force, or an empty string."""
     return next((environ[name] for name in PROFILE_VARIABLES if environ.get(name)), "")
 
@@ -107,5 +113,4 @@ def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
     if any(name in environ for name in PROFILE_VARIABLES):
         return
     if (profile := suitable_profile()) is not None:
-        for name in PROFILE_VARIABLES:
-            environ[name] = str(profile)
+        environ[profile_variable(environ)] = str(profile)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ddfd_ros.ros.events import (
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+    report_incompatible_qos,
+)
 from ddfd_ros.ros.statistics import Statistics
 
 IMAGE_TOPIC = "image_raw"
@@ -73,19 +77,3 @@ class Inputs:
             return create(message_lost=lost)
         except UnsupportedEventTypeError:  # not every middleware reports losses
             return create()
-
-
-def report_incompatible_qos(
-    node: Any, statistics: Statistics, topic: str
-) -> Callable[[Any], None]:
-    """A callback that counts and logs a peer with which nothing can be exchanged."""
-
-    def report(event: Any) -> None:
-        statistics.count_event("qos_incompatible", event.total_count_change)
-        policy = qos_policy_name_from_kind(event.last_policy_kind)
-        node.get_logger().warning(
-            f"{topic}: expected a peer with compatible quality of service, got another {policy}; "
-            "nothing passes between the two: set qos_overrides on one side"
-        )
-
-    return report

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 
 from ddfd_ros.core.types import Estimate
-from ddfd_ros.ros.inputs import report_incompatible_qos
+from ddfd_ros.ros.events import PublisherEventCallbacks, report_incompatible_qos
 from ddfd_ros.ros.messages import ImageEncoder
 from ddfd_ros.ros.statistics import Statistics
 

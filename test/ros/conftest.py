@@ -62,10 +62,10 @@ def _graph(slow: bool, heads: tuple[str, ...]) -> onnx.ModelProto:
     constants["axis2"] = np.array([2])
     if slow:  # a convolution that is heavy and adds nothing
         constants["axis01"] = np.array([0, 1])
-        constants["weights"] = np.zeros((32, 1, 11, 11), np.float32)
+        constants["weights"] = np.zeros((32, 1, 15, 15), np.float32)
         nodes += [
             node("Unsqueeze", ["red2", "axis01"], ["planes"]),
-            node("Conv", ["planes", "weights"], ["filtered"], pads=[5] * 4),
+            node("Conv", ["planes", "weights"], ["filtered"], pads=[7] * 4),
             node("ReduceMean", ["filtered", "axis1"], ["mean"], keepdims=0),
             node("Squeeze", ["mean", "axis0"], ["zero"]),
             node("Add", ["fast", "zero"], ["depth_m"]),

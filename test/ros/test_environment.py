@@ -45,13 +45,24 @@ def test_nothing_that_is_set_is_touched():
     assert environment.active_profile(environ) == ""
 
 
-def test_an_empty_environment_is_completed():
-    environ = {}
+@pytest.mark.parametrize(
+    ("distribution", "variable"),
+    [
+        (None, "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ("humble", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE"),
+        ("rolling", "FASTDDS_DEFAULT_PROFILES_FILE"),
+    ],
+)
+def test_an_empty_environment_is_completed(monkeypatch, distribution, variable):
+    monkeypatch.setattr("os.statvfs", lambda path: _FileSystem(1 << 30))
+    environ = {} if distribution is None else {"ROS_DISTRO": distribution}
     environment.prepare_environment(environ)
-    assert {environ[name] for name in environment.PROFILE_VARIABLES} == {
-        environment.active_profile(environ)
-    }
-    assert Path(environment.active_profile(environ)).is_file()
+    assert Path(environ[variable]).name == "fastdds_shm_64mb.xml"
+    assert Path(environ[variable]).is_file()
+    assert set(environ) <= {variable, "AMENT_PREFIX_PATH", "ROS_DISTRO"}
+    assert environment.active_profile(environ) == environ[variable]
     if (Path(sys.prefix) / "share/rclpy").is_dir():
         assert environ["AMENT_PREFIX_PATH"] == sys.prefix
 
@@ -76,9 +87,9 @@ def test_fast_dds_takes_the_profile(tmp_path):
         "import pathlib; from ddfd_ros.ros.environment import prepare_environment\n"
         "prepare_environment()\n"
         "import rclpy\n"
-        "before = set(pathlib.Path('/dev/shm').glob('fastrtps_*'))\n"
+        "before = set(pathlib.Path('/dev/shm').glob('fast*'))\n"
         "rclpy.init(); node = rclpy.create_node('probe')\n"
-        "new = set(pathlib.Path('/dev/shm').glob('fastrtps_*')) - before\n"
+        "new = set(pathlib.Path('/dev/shm').glob('fast*')) - before\n"
         "print(max(path.stat().st_size for path in new))\n"
         "node.destroy_node(); rclpy.shutdown()\n"
     )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
+
+
+def _load() -> float:
+    """By how much this machine is overloaded, 1 when it is not: durations stretch as much."""
+    return max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def test_all_transitions_by_request(stage, tools):
@@ -15,7 +21,7 @@ def test_all_transitions_by_request(stage, tools):
     assert peer.state() == "unconfigured"
     assert peer.report(state="unconfigured")["level"] == "1"
     assert not peer.transition("activate")  # impossible here: refused, and the node lives
-    assert "['configure', 'shutdown']" in node.log
+    assert "['configure', 'shutdown']" in node.log or "Unable to start transition" in node.log
 
     assert peer.transition("configure")
     assert peer.state() == "inactive"
@@ -137,7 +143,7 @@ def test_a_signal_ends_the_process_cleanly_in_mid_stream(stage, tools, number):
     node.process.send_signal(number)  # and once more, while it is going down
     status, duration_s = node.stop(number)
     assert status == 0
-    assert duration_s < 2.0
+    assert duration_s < 2.0 * _load()
     assert "Traceback" not in node.log
 
 
@@ -146,7 +152,7 @@ def test_a_signal_during_the_start_ends_the_process(stage):
     stage.peer.spin_for(0.3)  # imports, or loads the model
     status, duration_s = node.stop(signal.SIGINT)
     assert status in (0, -signal.SIGINT, 130)  # before the handlers stand, Python's own answer
-    assert duration_s < 2.0
+    assert duration_s < 2.0 * _load()
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_live_parameters_hold_from_the_next_frame_on(shared_stage, tools):
         ({"model_path": "/elsewhere.onnx"}, "clean up"),
         ({"threads": 3}, "clean up"),
         ({"autostart": False}, "read-only"),
-        ({"max_age_s": "long"}, "expected 'Type.DOUBLE'"),
+        ({"max_age_s": "long"}, "type"),
     ],
 )
 def test_bad_parameter_values_are_refused_with_the_reason(shared_stage, values, said):
@@ -192,17 +192,17 @@ def test_the_newest_frame_wins_and_every_frame_is_accounted_for(stage, tools):
     peer.listen("depth")
     message = tools.image_message(tools.picture(240, 320))
     stamps = []
-    for _ in range(60):
+    for _ in range(100):  # far faster than the model, which takes some 20 ms
         stamps.append(peer.send(message))
-        peer.spin_for(0.015)
-    values = peer.report(in_flight="0", received=lambda text: int(text) >= 50)
+        time.sleep(0.005)
+    assert peer.answer("depth", stamps[-1]) is not None
+    values = peer.report(in_flight="0", received=lambda text: int(text) >= 20)
     answered, replaced = int(values["answered"]), int(values["dropped_replaced"])
-    assert answered + replaced == int(values["received"]) <= 60
+    assert answered + replaced == int(values["received"]) <= 100
     assert replaced > 0
     assert answered > 1
     # A queue would let the age grow with every frame: here it is bounded by two inferences.
     assert float(values["age_p95_ms"]) < 4 * float(values["infer_p95_ms"]) + 100
-    assert peer.answer("depth", stamps[-1]) is not None
 
 
 def test_compressed_input(stage, tools):
