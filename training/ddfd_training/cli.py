@@ -88,18 +88,19 @@ def train(
         save_top_k=1,
         monitor=None,
         enable_version_counter=False,
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
+        every_n_train_steps=config.save_every,
+        save_on_train_epoch_end=False,
     )
     # One CSV file per start: Lightning's logger cannot append to one.
     trainer = pl.Trainer(
-        max_epochs=-1,
+        max_epochs=1,
         max_steps=min(steps_now, config.steps) if steps_now else config.steps,
         precision=config.precision,  # type: ignore[arg-type]
         gradient_clip_val=config.optimizer.clip_norm or None,
-        check_val_every_n_epoch=config.validate_every,
+        val_check_interval=config.validate_every,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=min(50, config.save_every),
         num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
         callbacks=[keep, TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)],
         logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
         **(lightning or {}),

@@ -101,8 +101,8 @@ class TrainConfig:
         lens: Preset of ``LENS_PRESETS`` or its four fields: the lens images are rendered with.
         depth_range_m: Nearest and farthest depth the network answers, in metres.
         steps: Optimisation steps in all.
-        steps_per_epoch: Steps between two checkpoints.
-        validate_every: Epochs between two validations.
+        save_every: Steps between two checkpoints, from which a stopped training goes on.
+        validate_every: Steps between two validations.
         seed: Seed of weights and crops.
         precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``.
         init: Checkpoint (``.pt``) whose weights to start from, or empty.
@@ -117,8 +117,8 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     steps: int = 20000
-    steps_per_epoch: int = 500
-    validate_every: int = 4
+    save_every: int = 500
+    validate_every: int = 2000
     seed: int = 1
     precision: str = "bf16-mixed"
     init: str = ""

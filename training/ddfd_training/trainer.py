@@ -58,8 +58,7 @@ class DepthFromDefocus(pl.LightningModule):
         """One batch of crops; returns the loss."""
         outputs = {key: value.float() for key, value in self(batch["image"]).items()}
         terms = self._loss(outputs, batch, **self.config.loss.options)
-        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True)
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
         self.log("loss", terms["total"].detach(), prog_bar=True, logger=False)
         return terms["total"]
 
@@ -124,7 +123,11 @@ class WholeImages(Dataset[Batch]):
 
 
 class DefocusData(pl.LightningDataModule):
-    """Crops for training, renewed each epoch, and whole frames for validation."""
+    """The crops that the training still needs, and whole frames for validation.
+
+    The training is one long epoch; where it goes on after a stop follows from the number of steps
+    done, so no crop is seen twice or left out.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         """Remember the recipe; images are opened in ``setup``."""
@@ -145,11 +148,15 @@ class DefocusData(pl.LightningDataModule):
         self._train = sets
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The crops of the current epoch."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        world = self.trainer.world_size if self.trainer else 1
-        count = self.config.steps_per_epoch * self.config.data.batch_size * world
-        crops = CropDataset(self._train, self.config.data, self.config.seed, epoch * count, count)
+        """The crops from the next step to the last."""
+        done, world = 0, 1
+        if self.trainer is not None:
+            done, world = self.trainer.global_step, self.trainer.world_size
+        per_step = self.config.data.batch_size * world
+        left = max(self.config.steps - done, 0)
+        crops = CropDataset(
+            self._train, self.config.data, self.config.seed, done * per_step, left * per_step
+        )
         return DataLoader(
             crops, batch_size=self.config.data.batch_size, num_workers=self.config.data.workers
         )
