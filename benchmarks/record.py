@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ddfd_demo.report import clean, machine
+from ddfd_demo.report import clean
+from ddfd_ros.core.machine import machine_info
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "opencv-python-headless", "ros-rclpy")
 
 
 def write_results(name: str, figures: dict[str, Any], folder: Path | None = None) -> Path:
@@ -30,24 +29,11 @@ def write_results(name: str, figures: dict[str, Any], folder: Path | None = None
         "benchmark": name,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "revision": revision(),
-        "machine": machine(),
-        "load_average": Path("/proc/loadavg").read_text(encoding="ascii").split()[:3],
-        "packages": versions(),
+        "machine": machine_info(),
         **figures,
     }
     path.write_text(json.dumps(clean(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide the figures, as far as installed."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def revision() -> str:

@@ -8,7 +8,16 @@ import platform
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt")
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "tensorrt",
+    "opencv-python-headless",
+    "ros-rclpy",
+)
 
 
 def machine_info() -> dict[str, Any]:

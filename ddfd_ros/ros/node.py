@@ -229,6 +229,6 @@ class DdfdNode(LifecycleNode):
                 camera_problem=runner.camera_problem,
                 last_failure=runner.last_failure,
             )
-        name = self.get_name()
+        name = self.get_fully_qualified_name().lstrip("/")
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics(name, status, snapshot, stamp))

@@ -218,7 +218,8 @@ class Runner:
         self._statistics.count_answered(answer.estimate, self._age_s(stamp) * 1e3, stages_ms)
         self.last_failure = ""
         if outputs.wants_latency():
-            message = diagnostics.latency(self._node.get_name(), stages_ms, stamp)
+            name = self._node.get_fully_qualified_name().lstrip("/")
+            message = diagnostics.latency(name, stages_ms, stamp)
             outputs.send_latency(message)
 
     def _failed(self, job: Job | None, error: Exception) -> None:

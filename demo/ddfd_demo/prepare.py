@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from ddfd_demo.errors import InputError
@@ -141,40 +140,17 @@ def blur(frame: DemoFrame, lens: LensConfig | None) -> DemoFrame:
         )
     import torch
 
+    from ddfd_training.depth_fill import fill_depth
     from ddfd_training.optics import render_defocus
 
     torch.set_num_threads(1)  # frames are rendered side by side: that scales better
-    depth_m = nearest_known(frame.depth_m)
+    # The simulator needs depth everywhere; scores use only what was measured.
+    depth_m = fill_depth(np.where(frame.depth_m > 0, frame.depth_m, np.float32(np.nan)))
     rgb = torch.from_numpy(frame.sharp_rgb).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         image = render_defocus(rgb, torch.from_numpy(depth_m)[None, None], lens)[0]
     image_rgb = (image.permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     return replace(frame, image_rgb=np.ascontiguousarray(image_rgb))
-
-
-def nearest_known(depth_m: np.ndarray) -> np.ndarray:
-    """The depth with each unknown pixel taking the value of the nearest known one.
-
-    The optics simulator needs depth everywhere; scores use only what was measured.
-
-    Args:
-        depth_m: float32 ``[H, W]``; unknown is NaN, infinite or not positive.
-
-    Raises:
-        InputError: Nothing is known.
-    """
-    known = np.isfinite(depth_m) & (depth_m > 0)
-    if known.all():
-        return depth_m
-    if not known.any():
-        raise InputError("depth: expected some known pixels, got none; remove the frame")
-    # Each known pixel is a label of its own, numbered from 1 in an order that OpenCV chooses.
-    _, labels = cv2.distanceTransformWithLabels(
-        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    values = np.zeros(int(labels.max()) + 1, np.float32)
-    values[labels[known]] = depth_m[known]
-    return values[labels]
 
 
 def _fit(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from ddfd_demo.commands import ChainOptions
 from ddfd_demo.results import Answer, Books, latency_table
 from ddfd_demo.scores import DEPTH_NAMES, FrameScore, gain, mean_over_frames
 from ddfd_demo.sources.base import SourceInfo
+from ddfd_ros.core.machine import machine_info
 
 _STAGE_NAMES = {
     "queue": "waiting for the worker",
@@ -108,7 +107,7 @@ class Report:
                 "image_mean_over_frames": {**images, "gain": gain(self.scores)},
                 "scores": [asdict(item) for item in self.scores],
                 "node": self.record.counters,
-                "machine": machine(),
+                "machine": machine_info(),
             }
         )
 
@@ -193,23 +192,6 @@ _QUALITY_NAMES = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
 }
-
-
-def machine() -> dict[str, Any]:
-    """What ran it: processor, cores, system, Python."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next(
-            (s.partition(":")[2].strip() for s in lines if s.startswith("model name")), name
-        )
-    return {
-        "processor": name,
-        "cores": len(os.sched_getaffinity(0)),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from ddfd_demo.errors import InputError
-from ddfd_demo.prepare import blur, nearest_known, prepare, scale_to_model
+from ddfd_demo.prepare import blur, prepare, scale_to_model
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
 from ddfd_demo.sources.builtin import motorcycle_depth_m
 from ddfd_demo.spool import Spool
@@ -60,23 +59,6 @@ def test_resizing_keeps_rays():
     # Pixel 10 of the small image covers pixels 20 and 21 of the large one: its centre is 20.5.
     assert (10 - after.cx) / after.fx == pytest.approx((20.5 - before.cx) / before.fx)
     assert (7 - after.cy) / after.fy == pytest.approx((14.5 - before.cy) / before.fy)
-
-
-def test_gaps_take_the_nearest_known_depth():
-    rng = np.random.default_rng(0)
-    depth_m = rng.uniform(1, 5, (40, 50)).astype(np.float32)
-    depth_m[rng.random(depth_m.shape) < 0.6] = np.nan
-    filled = nearest_known(depth_m)
-    known = np.isfinite(depth_m)
-    distance, nearest = ndimage.distance_transform_edt(~known, return_indices=True)
-    np.testing.assert_array_equal(filled[known], depth_m[known])
-    # Ties and OpenCV's integer approximation of distance leave some choice: compare distances.
-    for row, column in zip(*np.nonzero(~known), strict=True):
-        rows, columns = np.nonzero(depth_m == filled[row, column])
-        away = np.hypot(rows - row, columns - column).min()
-        assert away <= distance[row, column] + 0.7
-    with pytest.raises(InputError, match="some known pixels"):
-        nearest_known(np.full((4, 4), np.nan, np.float32))
 
 
 def test_blur_is_none_at_focus_and_grows_away_from_it():

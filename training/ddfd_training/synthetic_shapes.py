@@ -104,11 +104,11 @@ class Box:
                 inverse = 1.0 / d
                 centre = -o * inverse
                 reach = self.half[axis] * np.abs(inverse)
-            first = centre - reach
-            later = first > enter
+                first = centre - reach
+                later = first > enter
+                leave = np.minimum(leave, centre + reach)
             enter = np.where(later, first, enter)
             face = np.where(later, (d < 0) + np.int8(2 * axis), face)
-            leave = np.minimum(leave, centre + reach)
         missed = (enter >= leave) | (enter < EPS_M)
         return Hits(np.where(missed, np.float32(np.inf), enter), face)
 
