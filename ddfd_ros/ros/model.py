@@ -85,7 +85,11 @@ def load_model(parameters: NodeParameters, check: Callable[[], None]) -> LoadedM
     """
     path = resolve_model(parameters.model_path)
     backend = open_backend(
-        path, parameters.runtime, threads=parameters.threads, device=parameters.device
+        path,
+        parameters.runtime,
+        threads=parameters.threads,
+        device=parameters.device,
+        precision=parameters.precision,
     )
     try:
         check()

@@ -63,6 +63,13 @@ class NodeParameters:
     device: str = _parameter(
         "cpu", "Where the runtime computes", Change.RELOAD, choices=("cpu", "cuda")
     )
+    precision: str = _parameter(
+        "auto",
+        "auto: fewer bits where runtime and processor are faster so and the self-test still "
+        "holds; or float32",
+        Change.RELOAD,
+        choices=("auto", "float32"),
+    )
     threads: int = _parameter(
         0,
         "CPU threads of the runtime; 0: the runtime's own choice",
