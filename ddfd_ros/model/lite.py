@@ -239,8 +239,12 @@ class DdfdLite(ImageNetwork):
         dioptre = self.lens.focus_dioptre - inside / strength
         depth_m = 1.0 / dioptre
         sigma_px = torch.exp(raw[:, 1:].clamp(-6.0, 4.0)) * _START_SIGMA_PX
+        sigma_m = depth_m.detach() ** 2 * (sigma_px / strength)
+        if not self.training:
+            # First order goes too far where blur says nothing; depth lies in its range at least.
+            sigma_m = sigma_m.clamp(max=farthest_m - nearest_m)
         return {
             "depth_m": depth_m,
-            "sigma_m": depth_m.detach() ** 2 * (sigma_px / strength),
+            "sigma_m": sigma_m,
             "defocus_px": inside,
         }

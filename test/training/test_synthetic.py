@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ddfd_training.datasets.synthetic_scenes import SyntheticScenes
 from ddfd_training.synthetic import SyntheticScene
 from ddfd_training.synthetic_shapes import Box, Sphere
 from ddfd_training.synthetic_textures import FLOORS, THINGS, WALLS, TextureAtlas
@@ -147,3 +148,11 @@ def test_texture_lookup_interpolates_and_averages():
     values = atlas.sample(np.ones(4, np.int64), u, np.full(4, 0.3, np.float32), level)[:, 0]
     assert values == pytest.approx([0.0, 200.0, 100.0, 100.0], abs=0.5)
     assert atlas.sample(np.zeros(1, np.int64), u[:1], u[:1], level[:1])[0] == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("number", [163, 177, 183])
+def test_rays_along_a_wall_meet_something(number: int):
+    """In these rooms a ray is exactly parallel to a face; every pixel still has a depth."""
+    depth_m = SyntheticScenes(200)[number].depth_m
+    assert np.isfinite(depth_m).all()
+    assert depth_m.min() > 0.1

@@ -19,16 +19,19 @@ class SourceConfig:
     """One set of training images.
 
     Attributes:
-        dataset: ``nyuv2`` (sharp, rendered through the lens) or ``dfd_dslr`` (taken by one).
-        root: The dataset's top folder.
+        dataset: ``nyuv2`` or ``synthetic`` (sharp, photographed through the simulated lens), or
+            ``dfd_dslr`` (defocused as it is).
+        root: The dataset's top folder; ``synthetic`` needs none.
         split: The split to train on.
         weight: How often it is drawn, relative to the other sources.
+        count: Number of pictures of ``synthetic``.
     """
 
     dataset: str = "nyuv2"
     root: str = "../shared/data/nyuv2"
     split: str = "train"
     weight: float = 1.0
+    count: int = 200
 
 
 @dataclass(frozen=True)

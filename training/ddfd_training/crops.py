@@ -19,7 +19,9 @@ from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.config import DataConfig, SourceConfig
 from ddfd_training.datasets.base import RgbdSample
+from ddfd_training.datasets.dfd_dslr import DfdDslr
 from ddfd_training.datasets.nyuv2 import Nyuv2
+from ddfd_training.datasets.synthetic_scenes import SyntheticScenes
 from ddfd_training.defocus_cache import RenderSettings, load_or_render
 from ddfd_training.registration import match_exposure, register
 
@@ -69,23 +71,30 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
         DatasetError: Unknown dataset, or its folder is not as expected.
     """
     if source.dataset == "nyuv2":
-        dataset = Nyuv2(source.root, source.split)
         tag = f"nyuv2-{source.split}"
-        images = load_or_render(dataset, RenderSettings(lens), cache, tag=tag)
-        return ImageSet(
-            images.defocused_rgb,
-            images.sharp_rgb,
-            images.depth_m,
-            # True everywhere, in one byte of memory.
-            np.broadcast_to(np.True_, images.depth_m.shape),
-            tuple(range(len(images))),
-            source.weight,
-        )
+        return _photographed(Nyuv2(source.root, source.split), lens, cache, tag, source.weight)
+    if source.dataset == "synthetic":
+        scenes = SyntheticScenes(source.count)
+        return _photographed(scenes, lens, cache, "synthetic", source.weight)
     if source.dataset == "dfd_dslr":
-        from ddfd_training.datasets.dfd_dslr import DfdDslr
-
         return stack_pairs(DfdDslr(source.root, source.split, aperture="N2_8"), source.weight)
-    raise DatasetError(f"dataset: expected nyuv2 or dfd_dslr, got {source.dataset!r}")
+    raise DatasetError(f"dataset: expected nyuv2, synthetic or dfd_dslr, got {source.dataset!r}")
+
+
+def _photographed(
+    dataset: Sequence[RgbdSample], lens: LensConfig, cache: str | Path, tag: str, weight: float
+) -> ImageSet:
+    """Sharp pictures through the simulated lens, from the cache or rendered into it."""
+    images = load_or_render(dataset, RenderSettings(lens), cache, tag=tag)
+    return ImageSet(
+        images.defocused_rgb,
+        images.sharp_rgb,
+        images.depth_m,
+        # True everywhere, in one byte of memory.
+        np.broadcast_to(np.True_, images.depth_m.shape),
+        tuple(range(len(images))),
+        weight,
+    )
 
 
 def stack_pairs(samples: Sequence[RgbdSample], weight: float) -> ImageSet:

@@ -33,6 +33,11 @@ class Hits(NamedTuple):
     face: np.ndarray
 
 
+def _never_zero(direction: np.ndarray) -> np.ndarray:
+    """A direction component whose inverse is finite: a ray along a wall meets it very far away."""
+    return np.where(direction == 0, np.float32(1e-12), direction)
+
+
 @dataclass(frozen=True)
 class Room:
     """The inside of an axis-aligned box.
@@ -50,10 +55,10 @@ class Room:
         best = np.full(rays.dx.shape, np.inf, np.float32)
         face = np.zeros(rays.dx.shape, np.int8)
         for axis, direction in enumerate(rays[1:]):
+            direction = _never_zero(direction)
             positive = direction > 0
             wall = np.where(positive, np.float32(self.high[axis]), np.float32(self.low[axis]))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                t = (wall - rays.origin[axis]) / direction
+            t = (wall - rays.origin[axis]) / direction
             nearer = t < best
             best = np.where(nearer, t, best)
             face = np.where(nearer, positive + np.int8(2 * axis), face)
@@ -100,13 +105,12 @@ class Box:
         face = np.zeros(rays.dx.shape, np.int8)
         starts, ways = (ox, offset[1], oz), (dx, rays.dy, dz)
         for axis, (o, d) in enumerate(zip(starts, ways, strict=True)):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                inverse = 1.0 / d
-                centre = -o * inverse
-                reach = self.half[axis] * np.abs(inverse)
-                first = centre - reach
-                later = first > enter
-                leave = np.minimum(leave, centre + reach)
+            inverse = 1.0 / _never_zero(d)
+            centre = -o * inverse
+            reach = self.half[axis] * np.abs(inverse)
+            first = centre - reach
+            later = first > enter
+            leave = np.minimum(leave, centre + reach)
             enter = np.where(later, first, enter)
             face = np.where(later, (d < 0) + np.int8(2 * axis), face)
         missed = (enter >= leave) | (enter < EPS_M)
