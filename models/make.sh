@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes the shipped models from the data sets: trains (going on where it was stopped), exports,
+# evaluates what was exported, and writes the figures into its contract. Run from the project's root
+# with the environment active; DATA holds nyuv2/ and dfd_dslr/ (and is what the recipes expect).
+set -euo pipefail
+data=${DATA:-../shared/data}
+
+train() { ddfd-train --config "training/configs/$1.yaml"; }
+
+# ship NAME SET: the model, its report on SET's test split, and the log of its training.
+ship() {
+    local weights=runs/$1/$1.pt model=models/$1.onnx report=models/$1.$2.json
+    ddfd-export "$weights" "$model"
+    ddfd-evaluate --onnx "$model" --runtime onnxruntime --data "$2" --root "$data/$2" --split test \
+        --baseline --json "$report"
+    ddfd-export "$weights" "$model" --metrics "$report"
+    python models/merge_logs.py "runs/$1" >"models/$1.log.csv"
+}
+
+train ddfd-lite-nyu-8m
+ship ddfd-lite-nyu-8m nyuv2
+train ddfd-lite-dslr-sim
+train ddfd-lite-dslr
+ship ddfd-lite-dslr dfd_dslr
