@@ -5,8 +5,12 @@ Every picture is of a scene made by this project's own renderer; no data set is 
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
+import cv2
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -20,6 +24,8 @@ from ddfd_training.optics import render_defocus
 from ddfd_training.synthetic import SyntheticScene
 
 HERE = Path(__file__).parent / "images"
+ROOMS = (4, 12, 23, 31)
+"""Seeds of the rooms shown; training uses others."""
 
 
 def renderer(path: Path) -> None:
@@ -51,6 +57,26 @@ def renderer(path: Path) -> None:
     plt.close(figure)
 
 
+def answers(path: Path) -> None:
+    """The demonstration's picture, on rooms that no model was trained on."""
+    with tempfile.TemporaryDirectory() as folder:
+        rooms = Path(folder) / "rooms"
+        for kind in ("rgb", "depth"):
+            (rooms / kind).mkdir(parents=True)
+        for seed in ROOMS:
+            rgb, depth_m = SyntheticScene(seed).render(0.0)
+            cv2.imwrite(str(rooms / "rgb" / f"{seed:03d}.png"), rgb[..., ::-1])
+            millimetres = np.rint(depth_m * 1000).astype(np.uint16)
+            cv2.imwrite(str(rooms / "depth" / f"{seed:03d}.png"), millimetres)
+        command = [sys.executable, "-m", "ddfd_demo", "--input", str(rooms), "--out", folder]
+        subprocess.run([*command, "--pacing", "wait"], check=True)
+        picture = cv2.imread(str(Path(folder) / "demo.png"))
+    scale = 1600 / picture.shape[1]
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(path), small, [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
 if __name__ == "__main__":
     HERE.mkdir(parents=True, exist_ok=True)
+    answers(HERE / "demo.jpg")
     renderer(HERE / "renderer.png")
