@@ -29,7 +29,7 @@ def main() -> None:
     """Print the joined log of the run named on the command line."""
     rows = merge(Path(sys.argv[1]))
     names = sorted({key for row in rows for key in row} - {"step", "epoch"})
-    writer = csv.DictWriter(sys.stdout, ["step", *names], extrasaction="ignore")
+    writer = csv.DictWriter(sys.stdout, ["step", *names], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         short = {key: f"{float(value):.5g}" for key, value in row.items() if key in names}
