@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=0, help="of the runtime; 0: its choice")
     parser.add_argument("--precision", choices=("float32", "auto"), default="float32",
-                        help="auto: what the node uses, fewer bits where that is faster")  # fmt: skip
+                        help="auto: what the node uses, fewer bits where faster")  # fmt: skip
     parser.add_argument("--data", choices=DATA_SETS, required=True)
     parser.add_argument("--root", help="the set's folder; default: $DDFD_DATA/<data>")
     parser.add_argument("--split", default=DEFAULTS.split, help="train or test")
@@ -150,8 +150,9 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     runtime = (
         "torch" if arguments.checkpoint and arguments.runtime == "auto" else arguments.runtime
     )
-    options = {"threads": arguments.threads, "precision": arguments.precision}
-    with open_backend(path, runtime, **options) as backend:
+    with open_backend(
+        path, runtime, threads=arguments.threads, precision=arguments.precision
+    ) as backend:
         lens = backend.contract.lens
         options = _data_options(arguments, lens)
         items = open_evaluation_set(options)
