@@ -19,6 +19,7 @@ ship() {
 
 train ddfd-lite-nyu-8m
 ship ddfd-lite-nyu-8m nyuv2
-train ddfd-lite-dslr-sim
-train ddfd-lite-dslr
+for part in ddfd-lite-dslr-sim ddfd-lite-dslr-small ddfd-lite-dslr; do
+    train "$part"
+done
 ship ddfd-lite-dslr dfd_dslr
