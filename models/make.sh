@@ -5,16 +5,20 @@
 set -euo pipefail
 data=${DATA:-../shared/data}
 
-train() { ddfd-train --config "training/configs/$1.yaml"; }
+# train NAME: its weights in runs/NAME, and the log of its training.
+train() {
+    ddfd-train --config "training/configs/$1.yaml"
+    python models/merge_logs.py "runs/$1" >"models/$1.log.csv"
+}
 
-# ship NAME SET: the model, its report on SET's test split, and the log of its training.
+# ship NAME SET: the model with its weights, and its report on SET's test split.
 ship() {
     local weights=runs/$1/$1.pt model=models/$1.onnx report=models/$1.$2.json
     ddfd-export "$weights" "$model"
     ddfd-evaluate --onnx "$model" --runtime onnxruntime --data "$2" --root "$data/$2" --split test \
         --baseline --json "$report"
     ddfd-export "$weights" "$model" --metrics "$report"
-    python models/merge_logs.py "runs/$1" >"models/$1.log.csv"
+    cp "$weights" models/
 }
 
 train ddfd-lite-nyu-8m
