@@ -25,6 +25,7 @@ from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter as RclpyParameter
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -211,7 +212,16 @@ class Peer:
 
     def wait_for_camera(self) -> None:
         """Wait until the node listens to the camera, that is, until it is active."""
-        assert self.spin_until(lambda: self.camera.get_subscription_count() > 0), "not active"
+        self.wait_for_match(self.camera)
+
+    def wait_for_match(self, publisher: Publisher) -> None:
+        """Wait until what ``publisher`` sends arrives.
+
+        The two ends find each other one after the other, and this one can only be asked for its
+        own view; what a best-effort publisher sends before the other end agrees is lost.
+        """
+        assert self.spin_until(lambda: publisher.get_subscription_count() > 0), "not active"
+        self.spin_for(0.5)
 
     def send(self, message: Image, age_s: float = 0.0, publisher: object = None) -> int:
         """Publish an image stamped now (minus an age); the stamp in nanoseconds."""

@@ -195,7 +195,7 @@ def _calibration(**changes):
 )
 def test_a_bad_camera_info_is_said_once_and_depth_goes_on(shared_stage, tools, info, said):
     peer, node = shared_stage.peer, shared_stage.nodes[0]
-    assert peer.spin_until(lambda: peer.info.get_subscription_count() > 0)
+    peer.wait_for_match(peer.info)
     log_before = len(node.log)
     for _ in range(3):
         peer.info.publish(info)
