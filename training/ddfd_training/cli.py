@@ -80,7 +80,8 @@ def train(
         torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = DepthFromDefocus(config)
-    if config.init:
+    last = folder / "last.ckpt"
+    if config.init and not last.is_file():  # a resumed run has its own weights
         _start_from(module, config.init)
     keep = ModelCheckpoint(
         folder,
@@ -105,7 +106,6 @@ def train(
         logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
         **(lightning or {}),
     )
-    last = folder / "last.ckpt"
     trainer.fit(
         module, DefocusData(config), ckpt_path=last if last.is_file() else None, weights_only=False
     )

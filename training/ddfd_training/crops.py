@@ -26,7 +26,6 @@ from ddfd_training.defocus_cache import RenderSettings, load_or_render
 from ddfd_training.registration import match_exposure, register
 
 Item = dict[str, np.ndarray]
-_MAX_RESIDUAL_PX = 1.0  # a companion that lies further off teaches the wrong thing
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _lay_over(sharp: np.ndarray | None, image: np.ndarray) -> tuple[np.ndarray, 
     if sharp is None:
         return image, known
     found = register(sharp, image)
-    if not found.converged or not found.residual_px <= _MAX_RESIDUAL_PX:
+    if not found.trusted:  # a companion that lies off teaches the wrong thing
         return image, known
     warped = found.warp(sharp)
     known[found.overlap(*image.shape[:2])] = True

@@ -13,8 +13,6 @@ from ddfd_training.defocus_cache import RenderSettings, load_or_render
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.registration import match_exposure, register
 
-MAX_RESIDUAL_PX = 1.0
-"""A companion that lies further off after registration is not compared."""
 WHOLE = (slice(None), slice(None))
 
 
@@ -116,7 +114,7 @@ class Natural(ReadSequence[Item]):
         if not self._registered:
             found = register(sharp, image)
             notes = {"registered": float(found.converged), "residual_px": found.residual_px}
-            if not found.converged or not found.residual_px <= MAX_RESIDUAL_PX:
+            if not found.trusted:
                 return replace(item, notes=notes)
             sharp, box = found.warp(sharp), found.overlap(*image.shape[:2])
         if self._exposure == "global":

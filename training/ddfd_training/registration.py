@@ -27,6 +27,8 @@ EXPOSURE_SMOOTHING_PX = 8.0
 PATCH_PX = 96
 MIN_PATCH_PX = 16
 MIN_PATCH_CONTRAST = 1.0
+MAX_RESIDUAL_PX = 1.0
+"""Pictures that lie further apart than this after registration are not compared."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Registration:
     correlation: float
     residual_px: float
     converged: bool
+
+    @property
+    def trusted(self) -> bool:
+        """Whether pixels may be compared: a map was found, and little shift is left after it."""
+        return self.converged and self.residual_px <= MAX_RESIDUAL_PX
 
     @property
     def shift_px(self) -> tuple[float, float]:
