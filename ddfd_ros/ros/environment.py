@@ -1,4 +1,4 @@
-"""What has to stand in the environment before rclpy starts, and where shipped files lie.
+"""What has to stand in the environment before rclpy starts.
 
 Fast DDS reads its profile once, when the first participant is made, and rclpy finds its plugins
 through ``AMENT_PREFIX_PATH``: both must be set before ``rclpy.init``. Standard library only, so
@@ -9,67 +9,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-from ddfd_ros.core.errors import ModelLoadError
+from ddfd_ros.core.shipped import find_shipped, resolve_model, share_folders, shipped_models
 
-PACKAGE = "ddfd_ros"
+__all__ = [
+    "PROFILE_VARIABLES",
+    "active_profile",
+    "find_shipped",
+    "prepare_environment",
+    "profile_variable",
+    "resolve_model",
+    "share_folders",
+    "shipped_models",
+    "suitable_profile",
+]
+
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 """Where Fast DDS looks for its profile: the first up to Jazzy, the second from Kilted on."""
 
 LARGE_PROFILE = "fastdds_shm_64mb.xml"
 SMALL_PROFILE = "fastdds_shm_16mb.xml"
 _MIB = 1 << 20
-_MODEL_SUFFIXES = (".onnx", ".engine", ".plan", ".pt", ".ckpt")
-
-
-def share_folders() -> Iterator[Path]:
-    """Folders that may hold ``config`` and ``models``: the checkout, then installations."""
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "package.xml").is_file():
-        yield checkout
-    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    for prefix in (*prefixes, sys.prefix):
-        folder = Path(prefix) / "share" / PACKAGE
-        if folder.is_dir():
-            yield folder
-
-
-def find_shipped(relative: str) -> Path | None:
-    """The first existing file ``relative`` to a share folder; None when there is none."""
-    for folder in share_folders():
-        if (path := folder / relative).is_file():
-            return path
-    return None
-
-
-def shipped_models() -> dict[str, Path]:
-    """Models that come with the package, by name without suffix."""
-    result: dict[str, Path] = {}
-    for folder in share_folders():
-        for path in sorted((folder / "models").rglob("*")):
-            if path.suffix in _MODEL_SUFFIXES:
-                result.setdefault(path.stem, path)
-    return result
-
-
-def resolve_model(model_path: str) -> Path:
-    """A model's file from the ``model_path`` parameter: a path, or the name of a shipped model.
-
-    Raises:
-        ModelLoadError: Neither; the message lists what there is.
-    """
-    path = Path(model_path).expanduser()
-    if model_path and path.is_file():
-        return path
-    shipped = shipped_models()
-    if model_path in shipped:
-        return shipped[model_path]
-    raise ModelLoadError(
-        f"model_path: expected a model file or one of the shipped models {sorted(shipped)}, got "
-        f"{model_path!r}; set the parameter model_path (absolute paths are safest)"
-    )
 
 
 def suitable_profile(shared_memory: str = "/dev/shm") -> Path | None:

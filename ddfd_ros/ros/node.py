@@ -20,8 +20,10 @@ from ddfd_ros.ros.environment import active_profile
 from ddfd_ros.ros.inputs import Inputs
 from ddfd_ros.ros.outputs import Outputs
 from ddfd_ros.ros.parameters import declare
+from ddfd_ros.ros.reporter import Reporter
 from ddfd_ros.ros.runner import Runner
 from ddfd_ros.ros.statistics import Statistics
+from ddfd_ros.ros.throttle import ThrottledLog
 
 DEFAULT_NAME = "ddfd"
 _STOP_TIMEOUT_S = 1.0
@@ -73,18 +75,20 @@ class DdfdNode(LifecycleNode):
         self._runner: Runner | None = None
         self._inputs: Inputs | None = None
         self._load_error = ""
+        self._log = ThrottledLog()
         self._answer_impossible_transitions()
         self.add_on_set_parameters_callback(self._on_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: with use_sim_time the node's own stands still until the first /clock.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         period_s = self._settings.diagnostics_period_s
-        self.create_timer(period_s, self._report, clock=self._steady_clock)
+        self._reporter = Reporter(self._report, period_s, self._report_failed)
         self._autostart_timer: Any | None = None
         if self._settings.autostart:
             self._autostart_timer = self.create_timer(
                 1e-3, self._autostart, clock=self._steady_clock
             )
+        self._reporter.start()
 
     @property
     def state(self) -> str:
@@ -155,6 +159,11 @@ class DdfdNode(LifecycleNode):
         """
         return self._release()
 
+    def destroy_node(self) -> None:
+        """End the reports, then withdraw from the network."""
+        self._reporter.close()
+        super().destroy_node()
+
     def _release(self) -> bool:
         self._leave()
         runner, self._runner = self._runner, None
@@ -209,7 +218,11 @@ class DdfdNode(LifecycleNode):
         self._settings = parameters
         return SetParametersResult(successful=True)
 
+    def _report_failed(self, error: Exception) -> None:
+        self._log(self.get_logger().error, f"no diagnostics: {type(error).__name__}: {error}")
+
     def _report(self) -> None:
+        """Publish the diagnostics; called in the reporter's thread."""
         runner = self._runner
         model = None if runner is None else runner.model
         status = NodeStatus(

@@ -1,0 +1,64 @@
+"""Where the files lie that come with the package: models, parameters, Fast DDS profiles.
+
+Standard library only and no ROS, so that launch files, offline tools and tests can use it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ddfd_ros.core.errors import ModelLoadError
+
+PACKAGE = "ddfd_ros"
+_MODEL_SUFFIXES = (".onnx", ".engine", ".plan", ".pt", ".ckpt")
+
+
+def share_folders() -> Iterator[Path]:
+    """Folders that may hold ``config`` and ``models``: the checkout, then installations."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "package.xml").is_file():
+        yield checkout
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    for prefix in (*prefixes, sys.prefix):
+        folder = Path(prefix) / "share" / PACKAGE
+        if folder.is_dir():
+            yield folder
+
+
+def find_shipped(relative: str) -> Path | None:
+    """The first existing file ``relative`` to a share folder; None when there is none."""
+    for folder in share_folders():
+        if (path := folder / relative).is_file():
+            return path
+    return None
+
+
+def shipped_models() -> dict[str, Path]:
+    """Models that come with the package, by name without suffix."""
+    result: dict[str, Path] = {}
+    for folder in share_folders():
+        for path in sorted((folder / "models").rglob("*")):
+            if path.suffix in _MODEL_SUFFIXES:
+                result.setdefault(path.stem, path)
+    return result
+
+
+def resolve_model(model_path: str) -> Path:
+    """A model's file from the ``model_path`` parameter: a path, or the name of a shipped model.
+
+    Raises:
+        ModelLoadError: Neither; the message lists what there is.
+    """
+    path = Path(model_path).expanduser()
+    if model_path and path.is_file():
+        return path
+    shipped = shipped_models()
+    if model_path in shipped:
+        return shipped[model_path]
+    raise ModelLoadError(
+        f"model_path: expected a model file or one of the shipped models {sorted(shipped)}, got "
+        f"{model_path!r}; set the parameter model_path (absolute paths are safest)"
+    )
