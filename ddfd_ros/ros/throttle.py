@@ -9,6 +9,17 @@ from collections.abc import Callable
 _MOST_TEXTS = 64
 
 
+def _say(say: Callable[[str], object], text: str) -> None:
+    say(text)
+
+
+# rclpy refuses two severities from one line of code: each has a line of its own.
+_CALLS: dict[str, Callable[[Callable[[str], object], str], object]] = {
+    "error": lambda say, text: say(text),
+    "warning": lambda say, text: say(text),
+}
+
+
 class ThrottledLog:
     """Says each text at once, and again only after ``period_s`` seconds, with the number between.
 
@@ -33,5 +44,8 @@ class ThrottledLog:
             if len(self._said) >= _MOST_TEXTS and text not in self._said:
                 self._said.clear()
             self._said[text] = (now, 0) if due else (last, silent + 1)
-        if due:
-            say(f"{text} (and {silent} times before)" if silent else text)
+        if not due:
+            return
+        if silent:
+            text = f"{text} (and {silent} times before)"
+        _CALLS.get(getattr(say, "__name__", ""), _say)(say, text)

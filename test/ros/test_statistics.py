@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.logging import get_logger
 
 from ddfd_ros.core.types import Estimate
 from ddfd_ros.ros.diagnostics import NodeStatus, diagnostics
@@ -109,3 +110,10 @@ def test_a_repeated_complaint_is_said_now_and_then():
         "a (and 9 times before)",
         "b (and 9 times before)",
     ]
+
+
+def test_an_error_and_a_warning_can_be_said_by_one_log():
+    logger = get_logger("throttle_test")
+    log = ThrottledLog()
+    for say in (logger.error, logger.warning, logger.info, logger.warning, logger.error):
+        log(say, f"a text for {say.__name__}")
