@@ -16,7 +16,10 @@ WINDOW = 150
 """Answered frames over which rates and percentiles are taken: 5 s at 30 Hz."""
 
 STALE_WINDOW_S = 3.0
-"""A rate whose last frame is older than this is zero."""
+"""A rate whose last frame is older than this is zero, and begins anew with the next one."""
+
+INTERRUPTION_S = 1.0
+"""A gap between stamps that is longer is one interruption, not a row of lost frames."""
 
 _MIN_STAMPS = 20
 
@@ -82,9 +85,12 @@ class Statistics:
         """A frame with this stamp arrived."""
         with self._lock:
             self._received += 1
-            self._arrivals.append(self._clock())
-            if self._stamps and stamp_ns <= self._stamps[-1]:
-                self._stamps.clear()  # another camera, or a bag that starts again
+            now = self._clock()
+            if self._arrivals and now - self._arrivals[-1] > STALE_WINDOW_S:
+                self._arrivals.clear()
+            self._arrivals.append(now)
+            if self._stamps and not 0 < stamp_ns - self._stamps[-1] <= INTERRUPTION_S * 1e9:
+                self._stamps.clear()  # another camera, one that was off, a bag that starts again
             self._stamps.append(stamp_ns)
 
     def count_dropped(self, reason: str, number: int = 1) -> None:
@@ -109,7 +115,10 @@ class Statistics:
         valid, sigma = _quality(estimate)
         with self._lock:
             self._answered += 1
-            self._answers.append((self._clock(), age_ms, dict(stages_ms)))
+            now = self._clock()
+            if self._answers and now - self._answers[-1][0] > STALE_WINDOW_S:
+                self._answers.clear()
+            self._answers.append((now, age_ms, dict(stages_ms)))
             self._valid_fraction = valid
             self._median_sigma_m = sigma
 

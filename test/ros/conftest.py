@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import itertools
 import os
 import signal
@@ -285,6 +286,24 @@ class Peer:
         return ["" if item.successful else item.reason or "refused" for item in results]
 
 
+def kill(process: subprocess.Popen) -> None:
+    """End a process with SIGKILL and remove the shared memory that it leaves behind."""
+    if process.poll() is not None:
+        return
+    maps = Path(f"/proc/{process.pid}/maps").read_text().split()
+    process.kill()
+    process.wait()
+    for segment in {Path(word) for word in maps if word.startswith("/dev/shm/fastrtps_")}:
+        lock = segment.with_name(segment.name + "_el")
+        try:
+            with lock.open() as file:  # its owner holds this lock as long as it lives
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                segment.unlink(missing_ok=True)
+                lock.unlink()
+        except OSError:
+            continue  # another process's, or not a segment of this kind
+
+
 class NodeProcess:
     """``ddfd_node`` in a process of its own."""
 
@@ -323,9 +342,7 @@ class NodeProcess:
         return self.process.wait(timeout_s), time.monotonic() - start
 
     def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        kill(self.process)
 
 
 class Stage:
@@ -384,6 +401,7 @@ def tools():
     class Tools:
         pass
 
+    Tools.kill = staticmethod(kill)
     Tools.reference = staticmethod(reference)
     Tools.write_model = staticmethod(write_model)
     Tools.golden_image = staticmethod(golden_image)
