@@ -7,6 +7,8 @@ Shapes: depths and standard deviations ``[N, 1, H, W]`` in metres, images ``[N, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,25 +18,47 @@ from ddfd_training.losses_depth import (
     l1_depth,
     laplace_nll,
     log_l1_depth,
+    scale_invariant_log,
     valid_depth,
 )
 from ddfd_training.losses_image import (
     charbonnier,
     edge_aware_smoothness,
+    l1_image,
     reblur,
     ssim,
     ssim_map,
 )
+from ddfd_training.losses_ranking import ranking
+from ddfd_training.losses_smoothing import (
+    SMOOTHING,
+    smoothing_eigen,
+    smoothing_godard,
+    smoothing_hu,
+    smoothing_none,
+    smoothing_ummenhofer,
+    smoothing_xian,
+)
 
 __all__ = [
     "NAMED_LOSSES",
+    "SMOOTHING",
     "charbonnier",
     "depth_gradient",
     "edge_aware_smoothness",
     "l1_depth",
+    "l1_image",
     "laplace_nll",
     "log_l1_depth",
+    "ranking",
     "reblur",
+    "scale_invariant_log",
+    "smoothing_eigen",
+    "smoothing_godard",
+    "smoothing_hu",
+    "smoothing_none",
+    "smoothing_ummenhofer",
+    "smoothing_xian",
     "ssim",
     "ssim_map",
     "valid_depth",
@@ -62,12 +86,13 @@ def d3net(outputs: Tensors, targets: Tensors) -> Terms:
 
 
 def icip2022(outputs: Tensors, targets: Tensors, *, deblur_weight: float = 0.1) -> Terms:
-    """2HDED:NET as first published: L1 depth + 0.1 Charbonnier (ICIP 2022 eq 3)."""
+    """2HDED:NET as first published: L1 depth + 0.1 Charbonnier (ICIP 2022 eqs 1-3)."""
     terms: Terms = {}
     if "depth_m" in outputs:
         terms["l1_depth"] = l1_depth(outputs["depth_m"], targets["depth_m"])
     if "sharp_rgb" in outputs:
-        terms["charbonnier"] = charbonnier(outputs["sharp_rgb"], targets["sharp_rgb"])
+        known = targets.get("sharp_known")
+        terms["charbonnier"] = charbonnier(outputs["sharp_rgb"], targets["sharp_rgb"], known)
     return _total(terms, {"l1_depth": 1.0, "charbonnier": deblur_weight})
 
 
@@ -78,19 +103,34 @@ def thesis2023(
     gradient_weight: float = 1e-3,
     ssim_weight: float = 4.0,
     deblur_weight: float = 0.1,
+    deblur: str = "charbonnier",
 ) -> Terms:
-    """2HDED:NET of the thesis (eq 3.3, 3.6, 3.7); its lambda is unstated, here 0.1."""
+    """2HDED:NET of the thesis (eqs 3.1-3.7); its lambda is unstated, here 0.1.
+
+    ``deblur`` is ``charbonnier`` or ``l1``, the two that the thesis tried.
+
+    Raises:
+        ValueError: Another ``deblur``.
+    """
+    if deblur not in ("charbonnier", "l1"):
+        raise ValueError(f"deblur: expected charbonnier or l1, got {deblur!r}")
     terms: Terms = {}
     if "depth_m" in outputs:
         terms["l1_depth"] = l1_depth(outputs["depth_m"], targets["depth_m"])
         terms["depth_gradient"] = depth_gradient(outputs["depth_m"], targets["depth_m"])
     if "sharp_rgb" in outputs:
-        terms["charbonnier"] = charbonnier(outputs["sharp_rgb"], targets["sharp_rgb"])
-        terms["ssim"] = ssim(outputs["sharp_rgb"], targets["sharp_rgb"])
+        sharp, truth, known = (
+            outputs["sharp_rgb"],
+            targets["sharp_rgb"],
+            targets.get("sharp_known"),
+        )
+        pixelwise = charbonnier if deblur == "charbonnier" else l1_image
+        terms[deblur] = pixelwise(sharp, truth, known)
+        terms["ssim"] = ssim(sharp, truth, known)
     weights = {
         "l1_depth": 1.0,
         "depth_gradient": gradient_weight,
-        "charbonnier": deblur_weight,
+        deblur: deblur_weight,
         "ssim": deblur_weight * ssim_weight,
     }
     return _total(terms, weights)
@@ -157,12 +197,61 @@ def thesis2023_selfsup(
     return _total(terms, weights)
 
 
+def smoothing(
+    outputs: Tensors,
+    targets: Tensors,
+    *,
+    term: str = "xian",
+    smooth_weight: float | None = None,
+    **options: Any,
+) -> Terms:
+    """L1 depth with one smoothing term of the thesis' table 2.1 (chapter 2).
+
+    ``smooth_weight`` and further ``options`` go to the term of that name in :data:`SMOOTHING`;
+    its own weight by default.
+
+    Raises:
+        ValueError: No term of that name.
+    """
+    if term not in SMOOTHING:
+        raise ValueError(f"term: expected one of {', '.join(SMOOTHING)}, got {term!r}")
+    chosen = SMOOTHING[term]
+    if options.get("guide") == "image":
+        options["image"] = targets["image"]
+    depth_m, truth_m = outputs["depth_m"], targets["depth_m"]
+    terms = {
+        "l1_depth": l1_depth(depth_m, truth_m),
+        "smoothing": chosen.term(depth_m, truth_m, **options),
+    }
+    weight = chosen.weight if smooth_weight is None else smooth_weight
+    return _total(terms, {"l1_depth": 1.0, "smoothing": weight})
+
+
+def eigen2014(outputs: Tensors, targets: Tensors, *, share: float = 0.5) -> Terms:
+    """The scale-invariant logarithmic error alone (Eigen et al. 2014, which the thesis cites)."""
+    error = scale_invariant_log(outputs["depth_m"], targets["depth_m"], share=share)
+    return _total({"scale_invariant_log": error}, {"scale_invariant_log": 1.0})
+
+
+def diw(outputs: Tensors, targets: Tensors) -> Terms:
+    """Depth in the Wild: ranking alone (Chen et al. 2016; D3-Net, section 5).
+
+    ``targets`` holds ``points_yx`` ``[N, K, 2, 2]`` and ``relation`` ``[N, K]``, see
+    :func:`ranking`.
+    """
+    loss = ranking(outputs["depth_m"], targets["points_yx"], targets["relation"])
+    return _total({"ranking": loss}, {"ranking": 1.0})
+
+
 NAMED_LOSSES: dict[str, Callable[..., Terms]] = {
     "ddfd": ddfd,
     "d3net": d3net,
     "icip2022": icip2022,
     "thesis2023": thesis2023,
     "thesis2023-selfsup": thesis2023_selfsup,
+    **{f"smoothing-{name}": partial(smoothing, term=name) for name in SMOOTHING},
+    "eigen2014": eigen2014,
+    "diw": diw,
 }
 """The papers' losses and ours. Each takes the network's outputs and the targets (dicts of tensors,
 keys ``depth_m``, ``sharp_rgb``, ...), leaves out the terms of a head that the network lacks,

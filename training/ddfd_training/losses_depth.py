@@ -27,7 +27,7 @@ def masked_mean(values: Tensor, valid: Tensor | None) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1.0)
 
 
-def _known(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def known_target(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """The target with its unknown pixels replaced by the prediction: NaN * 0 would stay NaN."""
     return torch.where(valid, target.to(pred.dtype), pred.detach())
 
@@ -45,7 +45,7 @@ def l1_depth(pred_m: Tensor, target_m: Tensor, mask: Tensor | None = None) -> Te
         0.5
     """
     valid = valid_depth(target_m, mask)
-    return masked_mean((pred_m - _known(pred_m, target_m, valid)).abs(), valid)
+    return masked_mean((pred_m - known_target(pred_m, target_m, valid)).abs(), valid)
 
 
 def log_l1_depth(
@@ -57,19 +57,43 @@ def log_l1_depth(
     otherwise as in :func:`l1_depth`.
     """
     valid = valid_depth(target_m, mask)
-    known_m = _known(pred_m, target_m, valid).clamp(min=min_depth_m)
+    known_m = known_target(pred_m, target_m, valid).clamp(min=min_depth_m)
     return masked_mean((pred_m.clamp(min=min_depth_m).log() - known_m.log()).abs(), valid)
+
+
+def scale_invariant_log(
+    pred_m: Tensor,
+    target_m: Tensor,
+    mask: Tensor | None = None,
+    *,
+    share: float = 0.5,
+    min_depth_m: float = 1e-3,
+) -> Tensor:
+    """Scale-invariant error in the logarithm of depth (Eigen et al. 2014, their eq 4).
+
+    Mean of D^2 minus ``share`` times the square of the mean of D, D = ln pred - ln target, over
+    the known pixels of each map, averaged over the maps that have any. ``share`` 1 forgives any
+    common factor, 0 none. Arguments otherwise as in :func:`log_l1_depth`.
+    """
+    valid = valid_depth(target_m, mask).expand_as(pred_m)
+    known_m = known_target(pred_m, target_m, valid).clamp(min=min_depth_m)
+    weights = valid.to(pred_m.dtype)
+    error = (pred_m.clamp(min=min_depth_m).log() - known_m.log()) * weights
+    pixels = weights.flatten(1).sum(dim=1)
+    count = pixels.clamp(min=1.0)
+    each = error.square().flatten(1).sum(dim=1) / count
+    each = each - share * (error.flatten(1).sum(dim=1) / count).square()
+    return each.sum() / (pixels > 0).sum().clamp(min=1)
 
 
 def depth_gradient(pred_m: Tensor, target_m: Tensor, mask: Tensor | None = None) -> Tensor:
     """Gradient term of the thesis' depth loss (eq 3.2), of the residual R = pred - target.
 
     1/n sum |dx R| + |dy R|. Differences are forward; one that touches an unknown pixel is left
-    out. n counts the known
-    pixels, as in the equation. Arguments as in :func:`l1_depth`.
+    out. n counts the known pixels, as in the equation. Arguments as in :func:`l1_depth`.
     """
     valid = valid_depth(target_m, mask).expand_as(pred_m)
-    residual_m = pred_m - _known(pred_m, target_m, valid)
+    residual_m = pred_m - known_target(pred_m, target_m, valid)
     along_x = residual_m.diff(dim=-1).abs() * (valid[..., 1:] & valid[..., :-1])
     along_y = residual_m.diff(dim=-2).abs() * (valid[..., 1:, :] & valid[..., :-1, :])
     return (along_x.sum() + along_y.sum()) / valid.sum().clamp(min=1)
@@ -99,7 +123,7 @@ def laplace_nll(
         min_sigma_m: Smallest standard deviation believed.
     """
     valid = valid_depth(target_m, mask)
-    error_m = (pred_m - _known(pred_m, target_m, valid)).abs()
+    error_m = (pred_m - known_target(pred_m, target_m, valid)).abs()
     if detach_residual:
         error_m = error_m.detach()
     scale_m = sigma_m.clamp(min=min_sigma_m) / math.sqrt(2.0)

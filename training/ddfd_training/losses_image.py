@@ -19,6 +19,11 @@ SSIM_K2 = 0.03
 Array = TypeVar("Array", Tensor, np.ndarray)
 
 
+def l1_image(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean absolute difference of two images; arguments as in :func:`charbonnier`."""
+    return masked_mean((pred - target).abs(), None if mask is None else mask.bool())
+
+
 def charbonnier(
     pred: Tensor, target: Tensor, mask: Tensor | None = None, eps: float = 1e-3
 ) -> Tensor:
