@@ -36,7 +36,7 @@ def test_every_parameter_is_described(name):
 
 def test_only_what_is_fixed_after_the_start_is_read_only():
     read_only = {name for name, found in DESCRIPTORS.items() if found.read_only}
-    assert read_only == {"autostart", "diagnostics_period_s"}
+    assert read_only == {"autostart", "bond_heartbeat_period_s", "diagnostics_period_s"}
 
 
 def test_the_shipped_file_holds_exactly_the_defaults(repository):
@@ -74,3 +74,19 @@ def test_what_needs_a_reload_stays_while_a_model_is_loaded():
 
 def test_parameters_of_others_are_passed_over():
     assert NodeParameters().changed({"use_sim_time": True}, True) == NodeParameters()
+
+
+def test_every_key_of_the_shipped_file_has_a_comment(repository):
+    lines = (repository / "config" / "ddfd.yaml").read_text(encoding="utf-8").splitlines()
+    commented = {
+        line.split(":")[0].strip()
+        for line in lines
+        if not line.lstrip().startswith("#") and len(line.partition("#")[2].strip()) > 5
+    }
+    assert commented == set(defaults())
+
+
+@pytest.mark.parametrize("prefix", ["", "cloud_"])
+def test_limits_must_leave_room(prefix):
+    with pytest.raises(ParameterError, match=rf"{prefix}min_depth_m.*min < max"):
+        NodeParameters(**{f"{prefix}min_depth_m": 2.0, f"{prefix}max_depth_m": 1.0})
