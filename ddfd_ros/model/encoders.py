@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,17 +166,42 @@ def load_imagenet_weights(encoder: DenseEncoder, path: str | Path) -> EncoderWei
     Raises:
         ModelLoadError: The file is missing, damaged, or not weights of a DenseNet-121.
     """
+    return load_imagenet_state(encoder, read_imagenet_file(path), str(path))
+
+
+def read_imagenet_file(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a state dict of torchvision's DenseNet-121.
+
+    Raises:
+        ModelLoadError: The file is missing, damaged, or no state dict.
+    """
     source = Path(path)
     if not source.is_file():
         raise ModelLoadError(f"{source}: expected ImageNet weights, got no file; check the path")
     try:
         loaded = torch.load(source, map_location="cpu", weights_only=True)
-        found = {_current_name(key): value for key, value in loaded.items()}
+        return {str(key): value for key, value in loaded.items()}
     except (RuntimeError, EOFError, AttributeError, TypeError, pickle.PickleError) as error:
         raise ModelLoadError(
             f"{source}: expected a state dict of torchvision's DenseNet-121, got a file that does "
             f"not load as one ({error}); download it again"
         ) from error
+
+
+def load_imagenet_state(
+    encoder: DenseEncoder, found: Mapping[str, torch.Tensor], source: str
+) -> EncoderWeightsReport:
+    """Copy what fits of a DenseNet-121's state dict into the encoder, by key.
+
+    Args:
+        encoder: Changed in place.
+        found: Names in either of torchvision's spellings.
+        source: Where it comes from, for the message.
+
+    Raises:
+        ModelLoadError: Less than half of the tensors match.
+    """
+    found = {_current_name(key): value for key, value in found.items()}
     wanted = encoder.state_dict()
     shared = [key for key in wanted if key in found]
     matched = [key for key in shared if wanted[key].shape == found[key].shape]

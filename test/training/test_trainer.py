@@ -22,7 +22,7 @@ from ddfd_training.config import (
 )
 from ddfd_training.crops import CropDataset, ImageSet, hold_out, stack_pairs
 from ddfd_training.datasets.base import RgbdSample
-from ddfd_training.trainer import rate_share
+from ddfd_training.optimizers import rate_share
 
 CPU = {"accelerator": "cpu", "devices": 1}
 SMALL = {"widths": [8, 8, 8, 8, 8], "depths": [1, 1, 1, 1, 1], "sharp_width": 8, "sharp_blocks": 1}
@@ -208,7 +208,8 @@ def test_crop_larger_than_the_image_is_refused() -> None:
 
 def test_learning_rate_rises_and_falls() -> None:
     """Linear warm-up to 1, then down to the final share."""
-    shares = [rate_share(step, 100, 10, 0.01) for step in range(101)]
+    wanted = OptimizerConfig(warmup_steps=10, final_share=0.01)
+    shares = [rate_share(step, 100, wanted) for step in range(101)]
     assert shares[0] == pytest.approx(0.1)
     assert max(shares) == pytest.approx(1.0)
     assert shares.index(max(shares)) in (9, 10)

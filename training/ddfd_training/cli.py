@@ -19,7 +19,8 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
 from ddfd_ros.core.types import HEADS
 from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from ddfd_training.config import TrainConfig, load_config
+from ddfd_training.config import TrainConfig, load_stages
+from ddfd_training.imagenet import load_encoder
 from ddfd_training.trainer import DefocusData, DepthFromDefocus, network_options
 
 
@@ -27,9 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        config = load_config(arguments.config, arguments.overrides)
-        path = train(
-            config, Path(arguments.out), _lightning_options(arguments), arguments.steps_now
+        path = train_stages(
+            load_stages(arguments.config, arguments.overrides),
+            Path(arguments.out),
+            _lightning_options(arguments),
+            arguments.steps_now,
         )
     except (DdfdError, ValueError, FileNotFoundError) as error:
         print(f"ddfd-train: {error}", file=sys.stderr)
@@ -61,6 +64,27 @@ def _lightning_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def train_stages(
+    configs: Sequence[TrainConfig],
+    out: Path,
+    lightning: dict[str, Any] | None = None,
+    steps_now: int = 0,
+) -> Path | None:
+    """Train one stage after the other; one whose weights are there is not trained again.
+
+    Arguments and result as of :func:`train`, the result being the last stage's.
+    """
+    path: Path | None = None
+    for number, config in enumerate(configs):
+        path = out / config.name / f"{config.name}.pt"
+        if number < len(configs) - 1 and path.is_file():
+            continue
+        path = train(config, out, lightning, steps_now)
+        if path is None:
+            return None
+    return path
+
+
 def train(
     config: TrainConfig, out: Path, lightning: dict[str, Any] | None = None, steps_now: int = 0
 ) -> Path | None:
@@ -81,8 +105,8 @@ def train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = DepthFromDefocus(config)
     last = folder / "last.ckpt"
-    if config.init and not last.is_file():  # a resumed run has its own weights
-        _start_from(module, config.init)
+    if not last.is_file():  # a resumed run has its own weights
+        _start(module, config, out)
     keep = ModelCheckpoint(
         folder,
         filename="last",
@@ -123,10 +147,17 @@ def train(
     return target
 
 
-def _start_from(module: DepthFromDefocus, path: str) -> None:
-    """Copy the weights of a checkpoint; its lens and depth range may differ."""
-    network, _ = load_checkpoint(path)
-    module.network.load_state_dict(network.state_dict())
+def _start(module: DepthFromDefocus, config: TrainConfig, out: Path) -> None:
+    """Give the network the weights it is to start from, if the recipe names any."""
+    if config.network.imagenet:
+        report = load_encoder(module.network, config.network.imagenet)
+        print(f"{config.network.imagenet}: {report}")
+    if config.init:
+        name = config.init.removeprefix("@")
+        path = out / name / f"{name}.pt" if config.init.startswith("@") else config.init
+        # The lens and the depth range of those weights may differ.
+        network, _ = load_checkpoint(path)
+        module.network.load_state_dict(network.state_dict())
 
 
 def contract_of(module: DepthFromDefocus, steps: int) -> ModelContract:
@@ -155,7 +186,7 @@ def contract_of(module: DepthFromDefocus, steps: int) -> ModelContract:
             "steps": steps,
             "crops": steps * config.data.batch_size,
             "crop_px": config.data.crop_px,
-            "start": Path(config.init).name or "random",
+            "start": Path(config.init).name or config.network.imagenet or "random",
             "revision": _revision(),
         },
         metrics={},

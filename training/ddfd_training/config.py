@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+from ddfd_training.records import build_record
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,15 @@ class SourceConfig:
         split: The split to train on.
         weight: How often it is drawn, relative to the other sources.
         count: Number of pictures of ``synthetic``.
+        input: What the network is shown: ``auto`` what the set has (rendered where it is sharp),
+            ``sharp`` the sharp image itself, ``rendered`` the sharp image through the simulated
+            lens also where the set has a defocused one.
+        aperture: Of ``dfd_dslr``: ``N2_8`` or ``N8``.
+        kernel: Point-spread function of the simulated lens: ``disk`` or ``gaussian``.
+        size: Height and width to resize images to before they are rendered, or empty. The lens is
+            that of the resized image: half the size, twice the pixel pitch.
+        centre_crop: Height and width to keep of that, or empty.
+        limit: Use only so many frames, evenly spaced; 0 takes all.
     """
 
     dataset: str = "nyuv2"
@@ -32,6 +41,12 @@ class SourceConfig:
     split: str = "train"
     weight: float = 1.0
     count: int = 200
+    input: str = "auto"
+    aperture: str = "N2_8"
+    kernel: str = "disk"
+    size: tuple[int, ...] = ()
+    centre_crop: tuple[int, ...] = ()
+    limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,9 +56,11 @@ class DataConfig:
     Attributes:
         sources: The sets of images.
         cache: Folder where rendered images are kept.
-        crop_px: Side of the square crops. Crops and mirror images are the only augmentation: any
-            other would change the blur, which is the cue.
+        crop_px: Side of the square crops.
         batch_size: Crops per step and process.
+        flip: Share of crops that are mirrored.
+        augment: ``none``, because anything but crops and mirror images would change the blur,
+            which is the cue; or ``eigen`` for sharp images: scale, rotation and colour.
         held_out: Frames of the first source kept out of training, for validation.
         noise_std: Sensor noise added after the lens, standard deviation in grey levels of 255.
         workers: Processes that load crops; 0 loads them in the training process.
@@ -56,14 +73,25 @@ class DataConfig:
     held_out: int = 16
     noise_std: float = 0.0
     workers: int = 0
+    flip: float = 0.5
+    augment: str = "none"
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A network of the registry and its options (the lens and depth range are added)."""
+    """A network of the registry and its options (the lens and depth range are added).
+
+    Attributes:
+        name: Its name in the registry.
+        options: Its keyword arguments.
+        imagenet: Where an encoder of DenseNet-121 starts: ``torchvision`` takes its ImageNet
+            weights as torchvision downloads them, a path reads them from that file, empty starts
+            at random.
+    """
 
     name: str = "ddfd-lite"
     options: Mapping[str, Any] = field(default_factory=dict)
+    imagenet: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,28 +99,64 @@ class LossConfig:
     """A loss by name and its weights."""
 
     name: str = "ddfd"
-    options: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a linear warm-up and a half cosine down to ``final_share`` of the rate.
+    """How weights follow the gradient.
 
     Attributes:
+        name: ``adamw`` (decoupled weight decay), ``adam`` (weight decay as an L2 penalty, as in
+            the papers' code) or ``sgd`` (momentum ``betas[0]``).
         learning_rate: Rate after the warm-up.
         betas: Adam's two decay rates.
-        weight_decay: Decoupled weight decay.
-        warmup_steps: Steps until the full rate is reached.
+        weight_decay: Weight decay.
+        warmup_steps: Steps of a linear rise to the full rate.
+        schedule: What follows: ``cosine`` half a cosine down to ``final_share`` of the rate,
+            ``constant``, ``steps`` times ``factor`` at each milestone, ``linear`` a line from the
+            first milestone down to ``final_share``.
+        milestones: Shares of the whole training, between 0 and 1.
+        factor: Of ``steps``.
         final_share: Rate at the end over full rate.
         clip_norm: Largest norm of the gradient; 0 leaves it as it is.
     """
 
+    name: str = "adamw"
     learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4
     warmup_steps: int = 300
+    schedule: str = "cosine"
+    milestones: tuple[float, ...] = ()
+    factor: float = 0.1
     final_share: float = 0.005
     clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What the trained network is tested on, and the papers' rows that its own stands beside.
+
+    Attributes:
+        data: Data set of ``ddfd-evaluate``; empty: the recipe names no test.
+        root: Its folder.
+        split: Its split.
+        input: ``auto``, or ``sharp`` to show the network the sharp images.
+        aperture: Of ``dfd_dslr``.
+        size: Height and width the images are resized to first, or empty.
+        limit: Only so many images; 0 takes all.
+        paper: Names of rows in ``paper_rows.yaml``.
+    """
+
+    data: str = ""
+    root: str = ""
+    split: str = "test"
+    input: str = "auto"
+    aperture: str = "N2_8"
+    size: tuple[int, ...] = ()
+    limit: int = 0
+    paper: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,8 +172,16 @@ class TrainConfig:
         validate_every: Steps between two validations.
         seed: Seed of weights and crops.
         precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``.
-        init: Checkpoint (``.pt``) whose weights to start from, or empty.
+        init: Checkpoint (``.pt``) whose weights to start from, ``@NAME`` for those of the run
+            ``NAME`` in the same folder of runs, or empty.
         threads: CPU threads; 0 takes all cores.
+        step: How outputs and targets of a batch come about, see ``steps.py``.
+        sync_batch_norm: Batch norms take their statistics over all processes, so that training
+            on several is what one process would do with the whole batch.
+        stages: Parts of a training, one after the other: each has a ``name`` and the settings in
+            which it differs. Each starts from the weights of the one before; the last one's run
+            has the recipe's name.
+        evaluate: The test that belongs to it.
     """
 
     name: str = "ddfd-lite-nyu-8m"
@@ -126,93 +198,75 @@ class TrainConfig:
     precision: str = "bf16-mixed"
     init: str = ""
     threads: int = 0
+    step: str = "plain"
+    sync_batch_norm: bool = False
+    stages: tuple[Mapping[str, Any], ...] = ()
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML file and apply ``key.sub=value`` overrides (values are YAML).
+
+    Returns:
+        The training, of one in stages the last one.
 
     Raises:
         ValueError: An unknown key (named, with the known ones), a value of the wrong kind, or an
             override without ``=``.
         FileNotFoundError: There is no such file.
     """
+    return load_stages(path, overrides)[-1]
+
+
+def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainConfig]:
+    """Read a YAML file: its stages in order, or the one training it describes.
+
+    Overrides hold for every stage. Errors as of :func:`load_config`.
+    """
     values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ValueError(f"override: expected key=value, got {override!r}")
-        _set(values, key.split("."), yaml.safe_load(text))
-    return _build(TrainConfig, values, "")
+    return stages_of(values, overrides)
+
+
+def stages_of(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> list[TrainConfig]:
+    """The stages that plain values describe; see :func:`load_stages`."""
+    base = dict(values)
+    stages = build_record(tuple[Mapping[str, Any], ...], base.pop("stages", []), "stages")
+    configs: list[TrainConfig] = []
+    for number, stage in enumerate(stages or ({},)):
+        merged = deepcopy(base)
+        own = dict(stage)
+        suffix = own.pop("name", "")
+        if number:
+            merged.pop("init", None)  # the first stage's start
+        _merge(merged, own)
+        for override in overrides:
+            key, separator, text = override.partition("=")
+            if not separator:
+                raise ValueError(f"override: expected key=value, got {override!r}")
+            _set(merged, key.split("."), yaml.safe_load(text))
+        config: TrainConfig = build_record(TrainConfig, merged)
+        if number < len(stages) - 1:
+            if not suffix:
+                raise ValueError(f"stages[{number}]: expected also name")
+            config = replace(config, name=f"{config.name}-{suffix}")
+        if configs and not config.init:
+            config = replace(config, init=f"@{configs[-1].name}")
+        configs.append(config)
+    return configs
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Change ``values`` in place, mappings key by key."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         values = values.setdefault(key, {})
     values[keys[-1]] = value
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Make ``value`` (plain YAML) the type ``kind``, naming ``where`` it does not fit."""
-    origin = typing.get_origin(kind)
-    if kind is LensConfig and isinstance(value, str):
-        if value not in LENS_PRESETS:
-            raise ValueError(f"{where}: expected one of {', '.join(LENS_PRESETS)}, got {value!r}")
-        return LENS_PRESETS[value]
-    if is_dataclass(kind):
-        return _build_record(kind, value, where)
-    if origin is tuple:
-        return _build_tuple(typing.get_args(kind), value, where)
-    if origin is not None and origin is not types.UnionType:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where}: expected a mapping, got {value!r}")
-        return dict(value)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):
-        return _number(value, where)  # YAML reads 1e-4 as text
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}")
-    return value
-
-
-def _build_record(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where or 'settings'}: expected a mapping, got {value!r}")
-    known = typing.get_type_hints(kind)
-    names = [item.name for item in fields(kind)]
-    for key in value:
-        if key not in names:
-            raise ValueError(
-                f"unknown setting {where}{'.' if where else ''}{key}; known: {', '.join(names)}"
-            )
-    required = [
-        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
-    ]
-    if missing := [name for name in required if name not in value]:
-        raise ValueError(f"{where}: expected also {', '.join(missing)}")
-    inner = {
-        key: _build(known[key], item, f"{where}.{key}".lstrip(".")) for key, item in value.items()
-    }
-    return kind(**inner)
-
-
-def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{where}: expected a list, got {value!r}")
-    if kinds[-1] is Ellipsis:
-        return tuple(_build(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if len(value) != len(kinds):
-        raise ValueError(f"{where}: expected {len(kinds)} values, got {len(value)}")
-    return tuple(
-        _build(kind, item, f"{where}[{i}]")
-        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
-    )
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: expected a number, got {text!r}") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,9 @@ import torch
 from torch.utils.data import Dataset
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.config import DataConfig, SourceConfig
+from ddfd_training.augment import AUGMENTATIONS, augment
+from ddfd_training.config import DataConfig
 from ddfd_training.datasets.base import RgbdSample
-from ddfd_training.datasets.dfd_dslr import DfdDslr
-from ddfd_training.datasets.nyuv2 import Nyuv2
-from ddfd_training.datasets.synthetic_scenes import SyntheticScenes
-from ddfd_training.defocus_cache import RenderSettings, load_or_render
 from ddfd_training.registration import match_exposure, register
 
 Item = dict[str, np.ndarray]
@@ -61,39 +56,6 @@ class ImageSet:
             "depth_m": self.depth_m[where][:, ::flip],
             "sharp_known": self.sharp_known[where][:, ::flip],
         }
-
-
-def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> ImageSet:
-    """Load one source, rendered through ``lens`` where its images are sharp.
-
-    Raises:
-        DatasetError: Unknown dataset, or its folder is not as expected.
-    """
-    if source.dataset == "nyuv2":
-        tag = f"nyuv2-{source.split}"
-        return _photographed(Nyuv2(source.root, source.split), lens, cache, tag, source.weight)
-    if source.dataset == "synthetic":
-        scenes = SyntheticScenes(source.count)
-        return _photographed(scenes, lens, cache, "synthetic", source.weight)
-    if source.dataset == "dfd_dslr":
-        return stack_pairs(DfdDslr(source.root, source.split, aperture="N2_8"), source.weight)
-    raise DatasetError(f"dataset: expected nyuv2, synthetic or dfd_dslr, got {source.dataset!r}")
-
-
-def _photographed(
-    dataset: Sequence[RgbdSample], lens: LensConfig, cache: str | Path, tag: str, weight: float
-) -> ImageSet:
-    """Sharp pictures through the simulated lens, from the cache or rendered into it."""
-    images = load_or_render(dataset, RenderSettings(lens), cache, tag=tag)
-    return ImageSet(
-        images.defocused_rgb,
-        images.sharp_rgb,
-        images.depth_m,
-        # True everywhere, in one byte of memory.
-        np.broadcast_to(np.True_, images.depth_m.shape),
-        tuple(range(len(images))),
-        weight,
-    )
 
 
 def stack_pairs(samples: Sequence[RgbdSample], weight: float) -> ImageSet:
@@ -154,6 +116,10 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self, sets: Sequence[ImageSet], config: DataConfig, seed: int, start: int, length: int
     ) -> None:
         """Check that crops fit."""
+        if config.augment not in AUGMENTATIONS:
+            raise DatasetError(
+                f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {config.augment!r}"
+            )
         for images in sets:
             if min(images.depth_m.shape[1:]) < config.crop_px:
                 raise DatasetError(
@@ -188,9 +154,11 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         height, width = images.depth_m.shape[1:]
         top = int(random.integers(height - size + 1))
         left = int(random.integers(width - size + 1))
-        flip = -1 if random.random() < 0.5 else 1
+        flip = -1 if random.random() < self._config.flip else 1
         where = (frame, slice(top, top + size), slice(left, left + size))
         item = images.item(where, flip)
+        if self._config.augment == "eigen":
+            item = augment(item, random)
         item["image"] = _add_noise(item["image"], self._config.noise_std, random)
         return to_tensors(item)
 
@@ -200,6 +168,8 @@ def to_tensors(item: Item) -> dict[str, torch.Tensor]:
     result = {}
     for name, array in item.items():
         planes = array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
+        if array.dtype == np.uint16:  # photographs of more than 8 bits
+            planes = planes.astype(np.float32) / 65535
         tensor = torch.from_numpy(np.ascontiguousarray(planes))
         result[name] = tensor.float() / 255 if array.dtype == np.uint8 else tensor
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,9 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddfd_ros.model import build_network
 from ddfd_training.config import TrainConfig
-from ddfd_training.crops import CropDataset, ImageSet, hold_out, open_source, to_tensors
+from ddfd_training.crops import CropDataset, ImageSet, hold_out, to_tensors
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.metrics import depth_metrics, image_metrics
+from ddfd_training.optimizers import build_optimizer
+from ddfd_training.sources import open_source
+from ddfd_training.steps import find_step
 
 Batch = dict[str, torch.Tensor]
 
@@ -38,7 +40,7 @@ class DepthFromDefocus(pl.LightningModule):
         """Build network and loss as ``config`` says.
 
         Raises:
-            ValueError: No loss of that name.
+            ValueError: No loss or step of that name.
         """
         super().__init__()
         self.config = config
@@ -49,6 +51,7 @@ class DepthFromDefocus(pl.LightningModule):
                 f"loss.name: expected one of {', '.join(NAMED_LOSSES)}, got {config.loss.name!r}"
             )
         self._loss = NAMED_LOSSES[config.loss.name]
+        self._step = find_step(config.step)
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images ``[N,3,H,W]`` in [0,1] to the network's heads."""
@@ -56,8 +59,8 @@ class DepthFromDefocus(pl.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """One batch of crops; returns the loss."""
-        outputs = {key: value.float() for key, value in self(batch["image"]).items()}
-        terms = self._loss(outputs, batch, **self.config.loss.options)
+        outputs, targets = self._step(self.network, batch, self.config)
+        terms = self._loss(outputs, targets, **self.config.loss.options)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
         self.log("loss", terms["total"].detach(), prog_bar=True, logger=False)
         return terms["total"]
@@ -76,32 +79,8 @@ class DepthFromDefocus(pl.LightningModule):
             self.log("val/psnr_gain", after - before, prog_bar=True, batch_size=1)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW; the rate follows the number of the step alone, so a resumed run goes on."""
-        wanted = self.config.optimizer
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=wanted.learning_rate,
-            betas=wanted.betas,
-            weight_decay=wanted.weight_decay,
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: rate_share(
-                step, self.config.steps, wanted.warmup_steps, wanted.final_share
-            ),
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-
-def rate_share(step: int, steps: int, warmup: int, final: float) -> float:
-    """Learning rate at ``step`` over the full rate: a line up, then half a cosine down."""
-    if step < warmup:
-        return (step + 1) / warmup
-    done = min((step - warmup) / max(steps - warmup, 1), 1.0)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+        """As the recipe says."""
+        return build_optimizer(self.network.parameters(), self.config.optimizer, self.config.steps)
 
 
 class WholeImages(Dataset[Batch]):
@@ -136,8 +115,12 @@ class DefocusData(pl.LightningDataModule):
         self._train: list[ImageSet] = []
         self._held_out: ImageSet | None = None
 
+    def prepare_data(self) -> None:
+        """Render what is not in the cache; of several processes only the first one does this."""
+        self.setup()
+
     def setup(self, stage: str | None = None) -> None:
-        """Open the sources, rendering those that are not in the cache."""
+        """Open the sources."""
         del stage
         if self._train:
             return

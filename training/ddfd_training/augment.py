@@ -1,0 +1,50 @@
+"""Augmentation for sharp images (Eigen et al. 2014, section 3.4): scale, rotation, colour.
+
+Not for defocused ones: scaling changes the blur without changing the distance it tells. Scaling an
+image by s is as if everything were s times nearer, so depth is divided by s.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+AUGMENTATIONS = ("none", "eigen")
+LARGEST_SCALE = 1.5
+LARGEST_ROTATION_DEG = 5.0
+COLOUR_RANGE = (0.8, 1.2)
+
+
+def augment(item: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, np.ndarray]:
+    """One random change of a crop; image and truth stay aligned.
+
+    Args:
+        item: ``image`` and ``sharp_rgb``, uint8 ``[h, w, 3]``; ``depth_m`` and ``sharp_known``,
+            ``[h, w]``.
+        random: Decides the change.
+
+    Returns:
+        The same keys, shapes and types; depth is NaN and ``sharp_known`` false where the rotation
+        has brought in what lies outside the crop.
+    """
+    height, width = item["depth_m"].shape
+    scale = random.uniform(1.0, LARGEST_SCALE)
+    angle = random.uniform(-LARGEST_ROTATION_DEG, LARGEST_ROTATION_DEG)
+    colour = random.uniform(*COLOUR_RANGE, size=3)
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
+
+    def warp(image: np.ndarray, how: int, outside: float = 0.0) -> np.ndarray:
+        return cv2.warpAffine(
+            np.ascontiguousarray(image), turn, (width, height), flags=how,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,) * 4,
+        )  # fmt: skip
+
+    result = {}
+    for key in ("image", "sharp_rgb"):
+        turned = warp(item[key], cv2.INTER_LINEAR) * colour
+        result[key] = np.clip(np.rint(turned), 0, 255).astype(np.uint8)
+    depth_m = warp(item["depth_m"].astype(np.float32), cv2.INTER_NEAREST, float("nan"))
+    result["depth_m"] = (depth_m / scale).astype(np.float32)
+    known = warp(item["sharp_known"].astype(np.uint8), cv2.INTER_NEAREST)
+    result["sharp_known"] = known.astype(bool)
+    return result

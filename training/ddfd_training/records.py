@@ -1,0 +1,86 @@
+"""Plain values (YAML) into frozen dataclasses, naming the key that does not fit."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+
+
+def build_record(kind: Any, value: Any, where: str = "") -> Any:
+    """Make ``value`` (plain YAML) the type ``kind``.
+
+    Args:
+        kind: A dataclass, ``LensConfig`` (whose preset may be named), a tuple, or a plain type.
+        value: What the file holds.
+        where: The key, for messages.
+
+    Raises:
+        ValueError: An unknown key or a value of the wrong kind; the message names the key.
+    """
+    origin = typing.get_origin(kind)
+    if kind is LensConfig and isinstance(value, str):
+        if value not in LENS_PRESETS:
+            raise ValueError(f"{where}: expected one of {', '.join(LENS_PRESETS)}, got {value!r}")
+        return LENS_PRESETS[value]
+    if is_dataclass(kind):
+        return _build_record(kind, value, where)
+    if origin is tuple:
+        return _build_tuple(typing.get_args(kind), value, where)
+    if origin is not None and origin is not types.UnionType:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a mapping, got {value!r}")
+        return dict(value)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):
+        return _number(value, where)  # YAML reads 1e-4 as text
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _build_record(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where or 'settings'}: expected a mapping, got {value!r}")
+    known = typing.get_type_hints(kind)
+    names = [item.name for item in fields(kind)]
+    for key in value:
+        if key not in names:
+            raise ValueError(
+                f"unknown setting {where}{'.' if where else ''}{key}; known: {', '.join(names)}"
+            )
+    required = [
+        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing := [name for name in required if name not in value]:
+        raise ValueError(f"{where}: expected also {', '.join(missing)}")
+    inner = {
+        key: build_record(known[key], item, f"{where}.{key}".lstrip("."))
+        for key, item in value.items()
+    }
+    return kind(**inner)
+
+
+def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where}: expected a list, got {value!r}")
+    if kinds[-1] is Ellipsis:
+        return tuple(build_record(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if len(value) != len(kinds):
+        raise ValueError(f"{where}: expected {len(kinds)} values, got {len(value)}")
+    return tuple(
+        build_record(kind, item, f"{where}[{i}]")
+        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: expected a number, got {text!r}") from error
