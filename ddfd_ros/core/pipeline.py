@@ -1,18 +1,26 @@
-"""One frame in, one estimate out: the backend's answer with untrustworthy depth taken away."""
+"""One frame in, one estimate out.
+
+In order: the part of the image that the network is to see (``view``), the backend's answer, depth
+that is not to be believed taken away (``trust``), and the answer put back on the camera's image.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Collection, MutableMapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.trust import Thresholds, believe
 from ddfd_ros.core.types import Estimate, Frame
+from ddfd_ros.core.view import View, ViewOptions, plan_view
+
+__all__ = ["Pipeline", "SupportsInfer", "Thresholds"]
 
 
 class SupportsInfer(Protocol):
@@ -29,43 +37,22 @@ class SupportsInfer(Protocol):
         """Answer one image."""
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Which depth is believed; everything else becomes NaN.
-
-    Attributes:
-        max_sigma_m: Largest standard deviation in metres; ``inf`` believes everything.
-        min_depth_m: Nearest depth in metres.
-        max_depth_m: Farthest depth in metres.
-    """
-
-    max_sigma_m: float = math.inf
-    min_depth_m: float = 0.0
-    max_depth_m: float = math.inf
-
-    def __post_init__(self) -> None:
-        """Refuse thresholds that would blank every frame by mistake."""
-        if not self.max_sigma_m > 0:
-            raise ContractError(
-                f"max_sigma_m: expected more than 0 m, got {self.max_sigma_m}; inf means no limit"
-            )
-        if not 0 <= self.min_depth_m < self.max_depth_m:
-            raise ContractError(
-                "min_depth_m, max_depth_m: expected 0 <= min < max in metres, got "
-                f"{self.min_depth_m} and {self.max_depth_m}"
-            )
-
-
 class Pipeline:
-    """A backend and its thresholds.
+    """A backend, its thresholds, and what it is given of an image.
 
-    ``process`` belongs to the backend's thread; ``thresholds`` may be replaced by any thread at
-    any time and hold from the next frame on.
+    ``process`` belongs to the backend's thread; ``thresholds`` and ``view_options`` may be
+    replaced by any thread at any time and hold from the next frame on.
     """
 
-    def __init__(self, backend: SupportsInfer, thresholds: Thresholds | None = None) -> None:
+    def __init__(
+        self,
+        backend: SupportsInfer,
+        thresholds: Thresholds | None = None,
+        view_options: ViewOptions | None = None,
+    ) -> None:
         self.backend = backend
         self.thresholds = thresholds or Thresholds()
+        self.view_options = view_options or ViewOptions()
 
     @property
     def thresholds(self) -> Thresholds:
@@ -82,6 +69,18 @@ class Pipeline:
             )
         self._thresholds = value  # one reference, replaced at once: no lock needed
 
+    def view(self, height: int, width: int) -> View:
+        """What the network sees of an image of this size.
+
+        Raises:
+            ContractError: See ``plan_view``.
+        """
+        return plan_view(height, width, self.backend.contract, self.view_options)
+
+    def published_view(self, height: int, width: int) -> View | None:
+        """The view that estimates have; None: that of the camera's image itself."""
+        return self.view(height, width) if self.view_options.network_size else None
+
     def process(self, frame: Frame, heads: Collection[str] | None = None) -> Estimate:
         """Answer one frame.
 
@@ -91,35 +90,38 @@ class Pipeline:
                 computed too, and left out of the estimate when nobody asked for it.
 
         Returns:
-            The estimate, with the durations ``pad``, ``infer`` and ``postprocess``.
+            The estimate, of the size of the frame's image or of its ``view``, with the durations
+            ``pad``, ``infer`` and ``postprocess``.
 
         Raises:
-            DdfdError: What the backend raises.
+            DdfdError: What the backend or ``view`` raises.
         """
-        thresholds = self._thresholds
+        thresholds, options = self._thresholds, self.view_options
         available = self.backend.contract.outputs
         wanted = set(available if heads is None else heads)
         needed = set(wanted)
         if "depth_m" in wanted and math.isfinite(thresholds.max_sigma_m):
             needed.add("sigma_m")
         timings_ms: dict[str, float] = {}
-        outputs: dict[str, Any] = self.backend.infer(frame.image_rgb, needed, timings_ms)
+        start = time.perf_counter()
+        view = plan_view(*frame.image_rgb.shape[:2], self.backend.contract, options)
+        seen = _seen(frame, view)
+        seeing_ms = (time.perf_counter() - start) * 1e3
+        outputs: dict[str, Any] = self.backend.infer(seen.image_rgb, needed, timings_ms)
+        timings_ms["pad"] = timings_ms.get("pad", 0.0) + seeing_ms
         start = time.perf_counter()
         if "depth_m" in outputs:
-            outputs["depth_m"] = _believe(outputs["depth_m"], outputs.get("sigma_m"), thresholds)
-        kept = {name: value for name, value in outputs.items() if name in wanted}
+            outputs["depth_m"] = believe(outputs["depth_m"], outputs.get("sigma_m"), thresholds)
+        estimate = Estimate(**{name: value for name, value in outputs.items() if name in wanted})
+        if not options.network_size:
+            estimate = view.to_input(estimate)
         timings_ms["postprocess"] = (time.perf_counter() - start) * 1e3
-        return Estimate(**kept, timings_ms=timings_ms)
+        return replace(estimate, timings_ms=timings_ms)
 
 
-def _believe(
-    depth_m: np.ndarray, sigma_m: np.ndarray | None, thresholds: Thresholds
-) -> np.ndarray:
-    """NaN where the depth is not to be believed (or not finite); ``depth_m`` is not changed."""
-    good = (depth_m >= thresholds.min_depth_m) & (depth_m <= thresholds.max_depth_m)
-    good &= np.isfinite(depth_m)
-    if sigma_m is not None and math.isfinite(thresholds.max_sigma_m):
-        good &= sigma_m <= thresholds.max_sigma_m  # a NaN sigma compares false: not believed
-    if good.all():
-        return depth_m
-    return np.where(good, depth_m, np.float32(np.nan))
+def _seen(frame: Frame, view: View) -> Frame:
+    """The frame as the network sees it: its pixels, and the lens at their size."""
+    if view.identity:
+        return frame
+    lens = None if frame.lens is None else frame.lens.scaled(view.scale)
+    return replace(frame, image_rgb=view.to_network(frame.image_rgb), lens=lens)

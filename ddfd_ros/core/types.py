@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ddfd_ros.core.thin_lens import LensConfig
+
 HEADS: tuple[str, ...] = ("depth_m", "sigma_m", "sharp_rgb", "defocus_px")
 """Every output a model may have, in the order in which contracts and graphs list them."""
 
@@ -19,12 +21,14 @@ class Frame:
         stamp_ns: Acquisition time in nanoseconds of the camera's clock; copied to every output.
         frame_id: Optical frame of the camera; copied to every output.
         received_ns: Monotonic time of arrival in nanoseconds, for the latency split.
+        lens: The camera's lens at the resolution of ``image_rgb``; None when it is not known.
     """
 
     image_rgb: np.ndarray
     stamp_ns: int = 0
     frame_id: str = ""
     received_ns: int = 0
+    lens: LensConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -2,101 +2,82 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import Any
 
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
-from ddfd_ros.core.preprocessing import Intrinsics, crop_intrinsics, scale_intrinsics
+from ddfd_ros.core.camera_model import correct_camera
+from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.view import View
 
-_SAME_ASPECT = 0.01
+
+@dataclass(frozen=True)
+class PublishedCamera:
+    """The camera of the published pixels.
+
+    Attributes:
+        camera: Its numbers; None when the camera is not calibrated.
+        problem: What is wrong with the camera_info, in words; empty when nothing is.
+        source: The camera's own message; None when none has come.
+        size: Height and width of the published image.
+    """
+
+    camera: Intrinsics | None
+    problem: str
+    source: Any | None
+    size: tuple[int, int]
+
+    def message(self) -> CameraInfo:
+        """A new ``CameraInfo`` without header; all numbers zero when not calibrated."""
+        return _message(self.source, self.camera, *self.size)
 
 
 class CameraInfoCorrector:
     """Gives the camera info of the published image and says what was wrong with the original.
 
-    The published image has the size of the input image, no region of interest and no binning, so
-    K and P of the result hold for its own pixels. What cannot be corrected honestly becomes an
-    uncalibrated info (all numbers zero, as ``sensor_msgs/CameraInfo`` defines it).
+    The published image has no region of interest and no binning, so K and P of the result hold
+    for its own pixels. What cannot be corrected honestly becomes an uncalibrated info (all numbers
+    zero, as ``sensor_msgs/CameraInfo`` defines it). The last answer is kept: a camera says the
+    same thing thirty times a second.
     """
 
     def __init__(self) -> None:
-        self._source: Any = None
-        self._size = (0, 0)
-        self._result: CameraInfo | None = None
-        self._problem = ""
+        self._asked: tuple[Any, ...] = ()
+        self._published: PublishedCamera | None = None
 
-    def correct(self, info: Any | None, height: int, width: int) -> tuple[CameraInfo, str]:
-        """The info of a ``height`` x ``width`` image.
+    def published(
+        self, info: Any | None, height: int, width: int, view: View | None = None
+    ) -> PublishedCamera:
+        """The camera of the published image.
 
         Args:
             info: The camera's ``CameraInfo``; None when none has arrived.
-            height: Rows of the image in pixels.
-            width: Columns of the image in pixels.
-
-        Returns:
-            A new message without header, and what is wrong in words (empty: nothing).
+            height: Rows of the camera's image in pixels.
+            width: Columns of the camera's image in pixels.
+            view: The part and scale that are published; None: the camera's image itself.
         """
-        if self._result is None or info is not self._source or (height, width) != self._size:
-            self._result, self._problem = _correct(info, height, width)
-            self._source, self._size = info, (height, width)
-        result, source = CameraInfo(), self._result
-        result.height, result.width = source.height, source.width
-        result.distortion_model, result.d = source.distortion_model, source.d
-        result.k, result.r, result.p = source.k, source.r, source.p
-        return result, self._problem
+        asked = (height, width, view)
+        if self._published is None or self._published.source is not info or asked != self._asked:
+            camera, problem = correct_camera(info, height, width)
+            size = (height, width)
+            if view is not None:
+                size = (view.height, view.width)
+                camera = None if camera is None else view.network_camera(camera)
+            self._published = PublishedCamera(camera, problem, info, size)
+            self._asked = asked
+        return self._published
+
+    def correct(self, info: Any | None, height: int, width: int) -> tuple[CameraInfo, str]:
+        """The message for a ``height`` x ``width`` image, and what is wrong in words."""
+        published = self.published(info, height, width)
+        return published.message(), published.problem
 
 
-def _correct(info: Any | None, height: int, width: int) -> tuple[CameraInfo, str]:
-    if info is None:
-        return _uncalibrated(height, width), (
-            "camera_info: expected one message per camera, got none yet; depth is published with "
-            "an uncalibrated camera_info: remap camera_info to the camera's topic"
-        )
-    camera = Intrinsics(info.width, info.height, tuple(info.k), tuple(info.p))
-    if not camera.calibrated or not all(map(math.isfinite, (*info.d, *info.r))):
-        return _uncalibrated(height, width), (
-            f"camera_info: expected a calibration, got K[0] = {info.k[0]}, K[4] = {info.k[4]} or "
-            "values that are not finite; depth is published with an uncalibrated camera_info, no "
-            "point cloud can be made of it: calibrate the camera"
-        )
-    if not all(map(math.isfinite, camera.p)) or camera.p[0] <= 0:
-        k = camera.k  # a driver that fills K alone: the image is its own rectified one
-        p = (*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0)
-        camera = Intrinsics(camera.width, camera.height, k, p)
-    camera = _readout(camera, info)
-    if (camera.height, camera.width) == (height, width):
-        return _message(info, camera), ""
-    said = f"camera_info: expected the image's size {width}x{height}, got {camera.width}x"
-    said += f"{camera.height} (after region of interest and binning)"
-    if min(camera.height, camera.width) > 0:
-        scale_x, scale_y = width / camera.width, height / camera.height
-        if abs(scale_x / scale_y - 1) <= _SAME_ASPECT:
-            scaled = scale_intrinsics(camera, scale_x, scale_y)
-            return _message(info, scaled), (
-                f"{said}; taken as the same view resized by {scale_x:.4g}: let the driver publish "
-                "the camera_info of this resolution"
-            )
-    return _uncalibrated(height, width), (
-        f"{said}; another aspect, so the image was cropped in an unknown way: published as "
-        "uncalibrated; let the driver publish the camera_info of this resolution"
-    )
-
-
-def _readout(camera: Intrinsics, info: Any) -> Intrinsics:
-    """The camera of the pixels that the driver reads out: region of interest, then binning."""
-    roi = info.roi
-    if roi.width and roi.height:
-        camera = crop_intrinsics(camera, roi.x_offset, roi.y_offset, roi.width, roi.height)
-    bin_x, bin_y = max(1, info.binning_x), max(1, info.binning_y)
-    if (bin_x, bin_y) != (1, 1):
-        size = camera.width // bin_x, camera.height // bin_y
-        camera = scale_intrinsics(camera, 1 / bin_x, 1 / bin_y)
-        camera = crop_intrinsics(camera, 0, 0, *size)  # an incomplete last bin is not read out
-    return camera
-
-
-def _message(info: Any, camera: Intrinsics) -> CameraInfo:
+def _message(info: Any | None, camera: Intrinsics | None, height: int, width: int) -> CameraInfo:
+    """The camera as a message; uncalibrated when there is none."""
+    if info is None or camera is None:
+        return CameraInfo(height=height, width=width)
     return CameraInfo(
         height=camera.height,
         width=camera.width,
@@ -107,7 +88,3 @@ def _message(info: Any, camera: Intrinsics) -> CameraInfo:
         p=list(camera.p),
         roi=RegionOfInterest(),
     )
-
-
-def _uncalibrated(height: int, width: int) -> CameraInfo:
-    return CameraInfo(height=height, width=width)

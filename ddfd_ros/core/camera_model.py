@@ -1,0 +1,72 @@
+"""The camera of an image's own pixels, from the ``CameraInfo`` that came with it.
+
+Messages are duck-typed: any object with the fields of ``sensor_msgs/CameraInfo`` will do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ddfd_ros.core.preprocessing import Intrinsics, crop_intrinsics, scale_intrinsics
+
+_SAME_ASPECT = 0.01
+
+
+def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsics | None, str]:
+    """The camera of a ``height`` x ``width`` image without region of interest and binning.
+
+    Args:
+        info: The camera's ``CameraInfo``; None when none has arrived.
+        height: Rows of the image in pixels.
+        width: Columns of the image in pixels.
+
+    Returns:
+        The camera, None where it cannot be told honestly (publish an uncalibrated info then); and
+        what is wrong in words (empty: nothing).
+    """
+    if info is None:
+        return None, (
+            "camera_info: expected one message per camera, got none yet; depth is published with "
+            "an uncalibrated camera_info: remap camera_info to the camera's topic"
+        )
+    camera = Intrinsics(info.width, info.height, tuple(info.k), tuple(info.p))
+    if not camera.calibrated or not all(map(math.isfinite, (*info.d, *info.r))):
+        return None, (
+            f"camera_info: expected a calibration, got K[0] = {info.k[0]}, K[4] = {info.k[4]} or "
+            "values that are not finite; depth is published with an uncalibrated camera_info, no "
+            "point cloud can be made of it: calibrate the camera"
+        )
+    if not all(map(math.isfinite, camera.p)) or camera.p[0] <= 0 or camera.p[5] <= 0:
+        k = camera.k  # a driver that fills K alone: the image is its own rectified one
+        p = (*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0)
+        camera = Intrinsics(camera.width, camera.height, k, p)
+    camera = _readout(camera, info)
+    if (camera.height, camera.width) == (height, width):
+        return camera, ""
+    said = f"camera_info: expected the image's size {width}x{height}, got {camera.width}x"
+    said += f"{camera.height} (after region of interest and binning)"
+    if min(camera.height, camera.width) > 0:
+        scale_x, scale_y = width / camera.width, height / camera.height
+        if abs(scale_x / scale_y - 1) <= _SAME_ASPECT:
+            return scale_intrinsics(camera, scale_x, scale_y), (
+                f"{said}; taken as the same view resized by {scale_x:.4g}: let the driver publish "
+                "the camera_info of this resolution"
+            )
+    return None, (
+        f"{said}; another aspect, so the image was cropped in an unknown way: published as "
+        "uncalibrated; let the driver publish the camera_info of this resolution"
+    )
+
+
+def _readout(camera: Intrinsics, info: Any) -> Intrinsics:
+    """The camera of the pixels that the driver reads out: region of interest, then binning."""
+    roi = info.roi
+    if roi.width and roi.height:
+        camera = crop_intrinsics(camera, roi.x_offset, roi.y_offset, roi.width, roi.height)
+    bin_x, bin_y = max(1, info.binning_x), max(1, info.binning_y)
+    if (bin_x, bin_y) != (1, 1):
+        size = camera.width // bin_x, camera.height // bin_y
+        camera = scale_intrinsics(camera, 1 / bin_x, 1 / bin_y)
+        camera = crop_intrinsics(camera, 0, 0, *size)  # an incomplete last bin is not read out
+    return camera
