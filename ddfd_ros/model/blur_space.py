@@ -1,0 +1,110 @@
+"""From signed blur to metres, through the lens: the last step of a network that reads blur.
+
+The network answers signed blur c in pixels and its deviation. The thin lens is a straight line
+over inverse distance (``ddfd_ros.core.thin_lens``), so both become metres without anything learnt:
+
+    1/d = 1/d_f - c / A,        sigma_m = d^2 / A * sigma_px   (first order)
+
+The lens is two numbers here, A (pixels of blur per dioptre) and 1/d_f (dioptres), given with the
+image or fixed. With the lens an input, one network serves any lens, and it can change between two
+frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ddfd_ros.core.thin_lens import LensConfig
+
+GAIN_PX = 4.0
+"""One unit of the network's last layer, in pixels of blur: near the spread of the data."""
+START_DEPTH_M = 2.5
+"""Where the untrained network stands."""
+START_SIGMA_PX = 0.5
+REFERENCE_PX_PER_DIOPTRE = 14.0
+"""Strength in the middle of the cameras of the papers (11.8 to 14.4)."""
+_LEAK = 0.1
+
+
+def lens_vector(lens: LensConfig) -> tuple[float, float]:
+    """What a network needs to know of a lens: (A in pixels per dioptre, 1/d_f in dioptres)."""
+    return lens.px_per_dioptre, lens.focus_dioptre
+
+
+def lens_tensor(lenses: Sequence[LensConfig] | LensConfig, like: torch.Tensor) -> torch.Tensor:
+    """``lens_vector`` of one lens or one per image as ``[N, 2]``, beside the tensor ``like``."""
+    several = [lenses] if isinstance(lenses, LensConfig) else list(lenses)
+    return torch.tensor(
+        [lens_vector(lens) for lens in several], dtype=torch.float32, device=like.device
+    )
+
+
+def metres_from_blur(
+    raw: torch.Tensor,
+    lens: torch.Tensor,
+    depth_range_m: tuple[float, float],
+    training: bool,
+) -> dict[str, torch.Tensor]:
+    """Turn a network's last layer into blur, depth and deviation.
+
+    Args:
+        raw: ``[N, 2, H, W]``: blur in units of ``GAIN_PX`` relative to ``START_DEPTH_M``, and the
+            logarithm of the deviation in units of ``START_SIGMA_PX``.
+        lens: ``[N, 2]`` or ``[1, 2]``, ``lens_vector`` of each image's lens.
+        depth_range_m: Nearest and farthest depth that is answered, in metres.
+        training: Keep a small slope outside the range, so that a pixel finds its way back, and
+            leave the deviation unlimited.
+
+    Returns:
+        ``depth_m``, ``sigma_m`` and ``defocus_px`` as ``[N, 1, H, W]``.
+    """
+    strength = lens[:, 0].reshape(-1, 1, 1, 1)
+    focus = lens[:, 1].reshape(-1, 1, 1, 1)
+    nearest_m, farthest_m = depth_range_m
+    blur_px = raw[:, :1] * GAIN_PX + strength * (focus - 1.0 / START_DEPTH_M)
+    low = strength * (focus - 1.0 / nearest_m)
+    high = strength * (focus - 1.0 / farthest_m)
+    inside = torch.minimum(torch.maximum(blur_px, low), high)
+    if training:
+        # The value is clamped, yet keeps a small slope, so that a pixel finds its way back.
+        inside = inside + _LEAK * (blur_px - blur_px.detach())
+    depth_m = 1.0 / (focus - inside / strength)
+    sigma_px = torch.exp(raw[:, 1:].clamp(-6.0, 4.0)) * START_SIGMA_PX
+    sigma_m = depth_m.detach() ** 2 * (sigma_px / strength)
+    if not training:
+        # First order goes too far where blur says nothing; depth lies in its range at least.
+        sigma_m = sigma_m.clamp(max=farthest_m - nearest_m)
+    return {"depth_m": depth_m, "sigma_m": sigma_m, "defocus_px": inside}
+
+
+class LensCondition(nn.Module):
+    """Scale and shift a scale's channels by the lens, so that context can be read in its terms.
+
+    What is around a pixel tells its distance, not its blur; which blur that distance has depends
+    on the lens. Two layers turn (log A, 1/d_f, the blur at infinity and at 1 m) into one factor
+    and one offset per channel. Untrained, nothing is changed.
+    """
+
+    def __init__(self, channels: int, hidden: int = 32) -> None:
+        """For features of ``channels`` channels."""
+        super().__init__()
+        self.channels = channels
+        self.inner = nn.Linear(4, hidden)
+        self.outer = nn.Linear(hidden, 2 * channels)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, x: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+        """``[N, C, H, W]`` features and ``[N or 1, 2]`` lenses to features of the same shape."""
+        strength, focus = lens[:, :1], lens[:, 1:]
+        relative = strength / REFERENCE_PX_PER_DIOPTRE
+        seen = torch.cat(
+            [torch.log(relative), focus, relative * focus, relative * (focus - 1.0)], dim=1
+        )
+        factors = self.outer(torch.relu(self.inner(seen)))
+        scale = factors[:, : self.channels].reshape(-1, self.channels, 1, 1)
+        shift = factors[:, self.channels :].reshape(-1, self.channels, 1, 1)
+        return x * (1.0 + scale) + shift
