@@ -18,6 +18,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "ddfd-lite": ("ddfd_ros.model.lite", "DdfdLite"),
     "2hded": ("ddfd_ros.model.two_headed", "TwoHeaded"),
     "d3net": ("ddfd_ros.model.d3net", "D3Net"),
+    "2hded-selfsup": ("ddfd_ros.model.selfsup", "SelfSupervised"),
 }
 """Network name -> module and class. A class's keyword arguments are the network's options."""
 

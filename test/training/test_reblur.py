@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from ddfd_training.reblur import SPREADS, STEP_PX, reblur_with_map
 CASES = [(kernel, spread) for kernel in ("disk", "gaussian") for spread in SPREADS]
 
 
-@lru_cache(maxsize=None)
+@cache
 def tabulated(number: int, kernel: str, window_px: int, ratio: float) -> np.ndarray:
     """The kernel of tabulated diameter ``number``, cut to the window."""
     diameter = number * STEP_PX

@@ -39,6 +39,7 @@ from ddfd_training.losses_smoothing import (
     smoothing_ummenhofer,
     smoothing_xian,
 )
+from ddfd_training.selfsup import thesis2023_selfsup
 
 __all__ = [
     "NAMED_LOSSES",
@@ -167,32 +168,6 @@ def ddfd(
         "log_l1_depth": log_weight,
         "laplace_nll": sigma_weight,
         "charbonnier": sharp_weight,
-    }
-    return _total(terms, weights)
-
-
-def thesis2023_selfsup(
-    outputs: Tensors,
-    targets: Tensors,
-    *,
-    reblur_weight: float = 2.0,
-    smoothness_weight: float = 0.5,
-    deblur_weight: float = 0.01,
-) -> Terms:
-    """Self-supervised 2HDED:NET (thesis eq 5.4): needs no depth.
-
-    ``outputs`` also holds ``reblurred_rgb`` (the sharp truth blurred by ``defocus_px``), and
-    ``targets`` the camera's ``defocused_rgb``.
-    """
-    terms = {
-        "reblur": reblur(outputs["reblurred_rgb"], targets["defocused_rgb"]),
-        "smoothness": edge_aware_smoothness(outputs["defocus_px"], targets["sharp_rgb"]),
-        "charbonnier": charbonnier(outputs["sharp_rgb"], targets["sharp_rgb"]),
-    }
-    weights = {
-        "reblur": reblur_weight,
-        "smoothness": smoothness_weight,
-        "charbonnier": deblur_weight,
     }
     return _total(terms, weights)
 

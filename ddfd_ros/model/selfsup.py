@@ -1,0 +1,150 @@
+"""Self-supervised 2HDED:NET: a defocus map, the all-in-focus image, and depth through the lens.
+
+Nazir's thesis, chapter 5: the two-headed network, whose first decoder answers how much each pixel
+is blurred instead of how far it is. That can be learnt without depth (``ddfd_training.selfsup``),
+but it has no sign: the same blur lies before and behind the focus. Which side the scene is on must
+be known, and with it the thin lens gives metres: 1/d = 1/d_f - c / A (``core.thin_lens``).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+from ddfd_ros.model.base import HEAD_CHOICES, ImageNetwork, check_choice
+from ddfd_ros.model.decoders import Decoder
+from ddfd_ros.model.encoders import DenseEncoder
+from ddfd_ros.model.lite import DepthDecoder, Encoder, SharpDecoder
+
+SIDES = ("near", "far", "unknown")
+BACKBONES = ("densenet", "ddfd-lite")
+LITE_WIDTHS = (32, 64, 96, 160, 224)
+LITE_DEPTHS = (1, 2, 3, 3, 2)
+_BLUR_GAIN_PX = 4.0  # one unit of the last layer, in pixels of blur: near the spread of the data
+_LEAK = 0.1
+
+
+class SelfSupervised(ImageNetwork):
+    """Defocus map and all-in-focus image, trained without depth (thesis chapter 5, figure 5.1).
+
+    Args:
+        heads: ``both``, ``depth`` (the map and the depth that follows from it) or ``sharp``.
+        backbone: ``densenet`` (the thesis: encoder and decoders of 2HDED:NET) or ``ddfd-lite``
+            (this project's small ones; forty times fewer parameters).
+        side: Where the scene lies: ``near`` (before the plane in focus), ``far`` (behind it), or
+            ``unknown``: then there is no depth and the map has no sign.
+        lens: Turns blur into metres.
+        depth_range_m: Nearest and farthest depth that is answered, in metres.
+        max_blur_px: Largest blur diameter that is answered, in pixels.
+        start_px: Where the untrained map stands, in pixels.
+        stem: ``densenet``: kernel side of the first convolution, 3 or 7.
+        dropout: ``densenet``: probability in the first two blocks of each decoder.
+
+    Raises:
+        ValueError: An option has a value that does not exist, or no depth of the range lies on the
+            chosen side of the focus.
+    """
+
+    def __init__(
+        self,
+        heads: str = "both",
+        backbone: str = "densenet",
+        side: str = "near",
+        lens: LensConfig = LENS_PRESETS["nyu-8m"],
+        depth_range_m: tuple[float, float] = (0.5, 10.0),
+        max_blur_px: float = 25.0,
+        start_px: float = 4.0,
+        stem: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_choice("heads", heads, HEAD_CHOICES)
+        check_choice("backbone", backbone, BACKBONES)
+        check_choice("side", side, SIDES)
+        if not 0 < start_px < max_blur_px:
+            raise ValueError(
+                f"start_px, max_blur_px: expected 0 < start < max in pixels, got {start_px} and "
+                f"{max_blur_px}"
+            )
+        self.lens, self.side = lens, side
+        self.depth_range_m = _range_on_side(side, lens, depth_range_m)
+        self.max_blur_px, self.start_px = float(max_blur_px), float(start_px)
+        self.lite = backbone == "ddfd-lite"
+        self.encoder: nn.Module
+        self.map_decoder: nn.Module | None = None
+        self.sharp_decoder: nn.Module | None = None
+        if self.lite:
+            self._build_lite(heads)
+        else:
+            self.encoder = DenseEncoder(stem)
+            self.map_decoder = Decoder(1, dropout) if heads != "sharp" else None
+            self.sharp_decoder = Decoder(3, dropout) if heads != "depth" else None
+
+    def _build_lite(self, heads: str) -> None:
+        self.encoder = Encoder(LITE_WIDTHS, LITE_DEPTHS)
+        if heads != "sharp":
+            self.map_decoder = DepthDecoder(LITE_WIDTHS)
+            # One map, without the deviation beside it.
+            self.map_decoder.out = nn.Conv2d(self.map_decoder.out.in_channels, 4, 3, padding=1)
+        if heads != "depth":
+            self.sharp_decoder = SharpDecoder(LITE_WIDTHS, fine=32, blocks=3)
+
+    def forward_aligned(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Answer images ``[N,3,H,W]`` in [0,1], H and W multiples of 32.
+
+        Returns:
+            ``defocus_px [N,1,H,W]``, blur diameter in pixels, negative before the focus (not
+            negative where the side is unknown); ``depth_m [N,1,H,W]`` unless the side is unknown;
+            ``sharp_rgb [N,3,H,W]``, not clipped.
+        """
+        scaled = (image - 0.5) * 4 if self.lite else image * 2.0 - 1.0
+        levels = self.encoder(scaled)
+        outputs: dict[str, torch.Tensor] = {}
+        if self.map_decoder is not None:
+            outputs.update(self._through_lens(self.map_decoder(levels).float()))
+        if self.sharp_decoder is None:
+            return outputs
+        if self.lite:
+            outputs["sharp_rgb"] = image + self.sharp_decoder(scaled, levels).float()
+        else:
+            outputs["sharp_rgb"] = image + self.sharp_decoder(levels) * 0.5
+        return outputs
+
+    def _through_lens(self, raw: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The map, and the depth on the chosen side of the focus."""
+        free_px = raw * _BLUR_GAIN_PX + self.start_px
+        blur_px = free_px.clamp(0.0, self.max_blur_px)
+        if self.training:
+            # The value is clamped, yet keeps a small slope, so that a pixel finds its way back.
+            blur_px = blur_px + _LEAK * (free_px - free_px.detach())
+        if self.side == "unknown":
+            return {"defocus_px": blur_px}
+        signed_px = -blur_px if self.side == "near" else blur_px
+        nearest_m, farthest_m = self.depth_range_m
+        dioptre = self.lens.focus_dioptre - signed_px / self.lens.px_per_dioptre
+        depth_m = 1.0 / dioptre.clamp(1.0 / farthest_m, 1.0 / nearest_m)
+        return {"defocus_px": signed_px, "depth_m": depth_m}
+
+
+def _range_on_side(
+    side: str, lens: LensConfig, depth_range_m: tuple[float, float]
+) -> tuple[float, float]:
+    """The part of the range on the chosen side of the focus.
+
+    Raises:
+        ValueError: There is none.
+    """
+    nearest_m, farthest_m = map(float, depth_range_m)
+    if not 0 < nearest_m < farthest_m:
+        raise ValueError(f"depth_range_m: expected 0 < near < far, got {depth_range_m}")
+    if side == "near":
+        farthest_m = min(farthest_m, lens.focus_distance_m)
+    elif side == "far":
+        nearest_m = max(nearest_m, lens.focus_distance_m)
+    if nearest_m >= farthest_m:
+        raise ValueError(
+            f"side: expected some of {tuple(depth_range_m)} m on the {side} side of the focus at "
+            f"{lens.focus_distance_m} m, got none; choose the other side"
+        )
+    return nearest_m, farthest_m
