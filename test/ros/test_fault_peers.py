@@ -31,7 +31,7 @@ def _stamp_ns(message):
 
 
 def test_a_mismatch_of_qos_is_reported_and_harms_nobody_else(shared_stage, tools):
-    """A subscriber that wants old frames too. (At an input: see test_stream.py.)"""
+    """A subscriber that wants old frames too. At an input: see test_stream.py."""
     peer, node = shared_stage.peer, shared_stage.nodes[0]
     log_before = len(node.log)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
