@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from ddfd_ros.core.image_quality import (
+    CLIPPED_LIMIT,
+    DARK_LIMIT,
+    DETAIL_LIMIT,
+    SMEAR_LIMIT,
+    ImageQuality,
+)
+from ddfd_ros.core.platform_health import PlatformHealth
 from ddfd_ros.ros.statistics import Snapshot
 
 MISSING_LIMIT = 0.1
@@ -32,34 +40,63 @@ class NodeStatus:
         state: Lifecycle state (unconfigured, inactive, active, finalized).
         model: Path of the loaded model, empty when none is.
         model_sha256: Digest of its weights.
+        engine_sha256: Digest of the engine file in force, empty where there is none.
         runtime: Name of the runtime.
         device: Where and how it runs.
         profile: Fast DDS profile file in force.
         load_error: Why the last configure failed, empty when it did not.
         camera_problem: What is wrong with camera_info, empty when nothing is.
+        lens_problem: How the camera's lens differs from the model's, empty when it does not.
         last_failure: The last frame's error, empty when the last frame was answered.
+        degraded: What serves instead of what was asked for, and why; empty when nothing does.
+        progress: What is being done while configuring, or beside serving.
+        platform: Heat and throttling of the machine.
     """
 
     state: str = "unconfigured"
     model: str = ""
     model_sha256: str = ""
+    engine_sha256: str = ""
     runtime: str = ""
     device: str = ""
     profile: str = ""
     load_error: str = ""
     camera_problem: str = ""
+    lens_problem: str = ""
     last_failure: str = ""
+    degraded: str = ""
+    progress: str = ""
+    platform: PlatformHealth = field(default_factory=PlatformHealth)
 
 
 def diagnostics(name: str, status: NodeStatus, snapshot: Snapshot, stamp: Any) -> DiagnosticArray:
-    """The message for ``/diagnostics``: one status called ``name``, stamped ``stamp``."""
+    """The message for ``/diagnostics``, stamped ``stamp``.
+
+    Three statuses: ``name`` (the node and its frames), ``name: image`` (what the camera delivers)
+    and ``name: machine`` (heat and throttling).
+    """
+    array = DiagnosticArray(
+        status=[
+            _node_status(name, status, snapshot),
+            _image_status(name, snapshot.image),
+            _machine_status(name, status.platform),
+        ]
+    )
+    array.header.stamp = stamp
+    return array
+
+
+def _node_status(name: str, status: NodeStatus, snapshot: Snapshot) -> DiagnosticStatus:
     level, message = _judge(status, snapshot)
     values = {
         "state": status.state,
         "model": status.model,
         "model_sha256": status.model_sha256,
+        "engine_sha256": status.engine_sha256,
         "runtime": status.runtime,
         "device": status.device,
+        "degraded": status.degraded,
+        "progress": status.progress,
         "fast_dds_profile": status.profile,
         "rate_hz": snapshot.rate_hz,
         "input_hz": snapshot.input_hz,
@@ -80,13 +117,67 @@ def diagnostics(name: str, status: NodeStatus, snapshot: Snapshot, stamp: Any) -
         "median_sigma_m": snapshot.median_sigma_m,
         "missing_fraction": snapshot.missing_fraction,
     }
-    return _array(name, level, message, values, stamp, hardware_id=status.device or "none")
+    return _status(name, level, message, values, hardware_id=status.device or "none")
+
+
+def _image_status(name: str, image: ImageQuality | None) -> DiagnosticStatus:
+    """Exposure and blur of the camera's images."""
+    name = f"{name}: image"
+    if image is None:
+        return _status(name, DiagnosticStatus.OK, "no image measured yet", {})
+    said = []
+    if image.dark_fraction > DARK_LIMIT:
+        said.append(
+            f"too dark: {image.dark_fraction:.0%} of the pixels are black; more light or exposure"
+        )
+    if image.clipped_fraction > CLIPPED_LIMIT:
+        said.append(
+            f"over-exposed: {image.clipped_fraction:.0%} of the pixels are clipped, their blur "
+            "cannot be measured; expose less"
+        )
+    if image.smear > SMEAR_LIMIT:
+        said.append(
+            "blurred in one direction, by motion it seems, which is taken for defocus; expose "
+            "shorter or move slower"
+        )
+    if image.detail < DETAIL_LIMIT:
+        said.append(
+            "nothing is sharp anywhere: a dirty or fogged lens, another focus, or everything is "
+            "far from the focus"
+        )
+    values = {
+        "dark_fraction": image.dark_fraction,
+        "clipped_fraction": image.clipped_fraction,
+        "detail": image.detail,
+        "smear": image.smear,
+    }
+    level = DiagnosticStatus.WARN if said else DiagnosticStatus.OK
+    return _status(name, level, "; ".join(said) or "exposure and blur are in order", values)
+
+
+def _machine_status(name: str, platform: PlatformHealth) -> DiagnosticStatus:
+    """Heat and throttling."""
+    known = not math.isnan(platform.temperature_c) or not math.isnan(platform.cpu_clock_fraction)
+    message = "; ".join(platform.throttling)
+    if not message:
+        message = "not throttled" if known else "this machine does not tell heat or throttling"
+    values = {
+        "temperature_c": platform.temperature_c,
+        "hottest_zone": platform.hottest_zone,
+        "cpu_clock_fraction": platform.cpu_clock_fraction,
+        "cpu_limit_fraction": platform.cpu_limit_fraction,
+    }
+    level = DiagnosticStatus.WARN if platform.throttling else DiagnosticStatus.OK
+    return _status(f"{name}: machine", level, message, values)
 
 
 def latency(name: str, stages_ms: Mapping[str, float], stamp: Any) -> DiagnosticArray:
     """The message for ``latency``: the stages of one frame, stamped like its image."""
     values = {stage: float(stages_ms.get(stage, 0.0)) for stage in STAGES}
-    return _array(f"{name}: latency", DiagnosticStatus.OK, "milliseconds", values, stamp)
+    status = _status(f"{name}: latency", DiagnosticStatus.OK, "milliseconds", values)
+    array = DiagnosticArray(status=[status])
+    array.header.stamp = stamp
+    return array
 
 
 def _judge(status: NodeStatus, snapshot: Snapshot) -> tuple[bytes, str]:
@@ -94,12 +185,16 @@ def _judge(status: NodeStatus, snapshot: Snapshot) -> tuple[bytes, str]:
     if status.load_error:
         return DiagnosticStatus.ERROR, status.load_error
     if status.state != "active":
-        return DiagnosticStatus.WARN, f"{status.state}: no frames are answered in this state"
+        doing = f" ({status.progress})" if status.progress else ""
+        return (
+            DiagnosticStatus.WARN,
+            f"{status.state}{doing}: no frames are answered in this state",
+        )
     if status.last_failure:
         return DiagnosticStatus.ERROR, status.last_failure
-    said = [
-        text for text in (*_transport(snapshot), _flow(snapshot), status.camera_problem) if text
-    ]
+    degraded = f"degraded: {status.degraded}" if status.degraded else ""
+    problems = (status.camera_problem, status.lens_problem, degraded)
+    said = [text for text in (*_transport(snapshot), _flow(snapshot), *problems) if text]
     if said:
         return DiagnosticStatus.WARN, "; ".join(said)
     if snapshot.rate_hz == 0.0:
@@ -131,19 +226,12 @@ def _flow(snapshot: Snapshot) -> str:
     return ""
 
 
-def _array(
-    name: str,
-    level: bytes,
-    message: str,
-    values: Mapping[str, Any],
-    stamp: Any,
-    hardware_id: str = "",
-) -> DiagnosticArray:
+def _status(
+    name: str, level: bytes, message: str, values: Mapping[str, Any], hardware_id: str = ""
+) -> DiagnosticStatus:
     status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id)
     status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
-    array = DiagnosticArray(status=[status])
-    array.header.stamp = stamp
-    return array
+    return status
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@ import functools
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -15,6 +16,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from ddfd_ros.core.errors import DdfdError, InferenceError
+from ddfd_ros.core.platform_health import PlatformMonitor
 from ddfd_ros.ros.diagnostics import NodeStatus, diagnostics
 from ddfd_ros.ros.environment import active_profile
 from ddfd_ros.ros.inputs import Inputs
@@ -76,6 +78,8 @@ class DdfdNode(LifecycleNode):
         self._inputs: Inputs | None = None
         self._load_error = ""
         self._log = ThrottledLog()
+        self._platform = PlatformMonitor()
+        self._configuring_since = time.monotonic()
         self._answer_impossible_transitions()
         self.add_on_set_parameters_callback(self._on_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -99,12 +103,14 @@ class DdfdNode(LifecycleNode):
     def on_configure(self) -> None:
         """Load, verify and warm up the model; advertise the topics of its heads."""
         self._load_error = ""
-        start = time.monotonic()
+        start = self._configuring_since = time.monotonic()
         runner = Runner(self, self._settings, self._statistics)
         self._runner = runner
         try:
             model = runner.load(self._stop_requested)
-            runner.outputs = Outputs(self, model.heads, self._statistics)
+            runner.outputs = Outputs(
+                self, model.heads, self._statistics, self._settings.compressed_output
+            )
         except Exception as error:
             self._load_error = f"configure failed: {error}"
             self._release()
@@ -225,21 +231,26 @@ class DdfdNode(LifecycleNode):
         """Publish the diagnostics; called in the reporter's thread."""
         runner = self._runner
         model = None if runner is None else runner.model
+        state = self.state
         status = NodeStatus(
-            state=self.state,
+            state=state,
             profile=active_profile(),
-            load_error=self._load_error if self.state == "unconfigured" else "",
+            load_error=self._load_error if state == "unconfigured" else "",
+            platform=self._platform.read(),
         )
+        if state == "configuring":
+            duration_s = time.monotonic() - self._configuring_since
+            status = replace(status, progress=f"loading the model for {duration_s:.0f} s")
         snapshot = self._statistics.snapshot() if runner is None else runner.snapshot()
         if runner is not None and model is not None:
-            status = NodeStatus(
-                state=self.state,
+            status = replace(
+                status,
                 model=model.path,
                 model_sha256=model.contract.weights_sha256,
                 runtime=model.backend.runtime,
                 device=model.backend.device,
-                profile=active_profile(),
                 camera_problem=runner.camera_problem,
+                lens_problem=runner.lens_problem,
                 last_failure=runner.last_failure,
             )
         name = self.get_fully_qualified_name().lstrip("/")

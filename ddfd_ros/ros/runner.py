@@ -1,4 +1,4 @@
-"""From an image message to published answers, in the worker's thread."""
+"""The worker between the camera's messages and the published answers."""
 
 from __future__ import annotations
 
@@ -7,40 +7,22 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ddfd_ros.core.errors import DdfdError, InferenceError
-from ddfd_ros.core.image_codec import decode
-from ddfd_ros.core.types import Estimate, Frame
 from ddfd_ros.core.worker import LatestWorker
 from ddfd_ros.ros import diagnostics
-from ddfd_ros.ros.camera import CameraInfoCorrector
-from ddfd_ros.ros.model import LoadedModel, load_model, mark_out_of_range, thresholds
-from ddfd_ros.ros.outputs import Outputs, Prepared
+from ddfd_ros.ros.answers import Answer, Answers, Job
+from ddfd_ros.ros.camera_infos import stamp_ns
+from ddfd_ros.ros.lens import view_options
+from ddfd_ros.ros.model import LoadedModel, load_model, thresholds
+from ddfd_ros.ros.outputs import Outputs
 from ddfd_ros.ros.parameters import NodeParameters
 from ddfd_ros.ros.statistics import Snapshot, Statistics
 from ddfd_ros.ros.throttle import ThrottledLog
 
 _POLL_S = 0.05
-_CAMERA_INFO_GRACE_S = 2.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """An image message and the monotonic time of its arrival in nanoseconds."""
-
-    message: Any
-    received_ns: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What goes out for one frame: messages, the estimate, and durations so far."""
-
-    estimate: Estimate
-    messages: Prepared
-    stages_ms: dict[str, float]
 
 
 class Runner:
@@ -54,7 +36,6 @@ class Runner:
         parameters: The parameters in force; replaced as a whole, from any thread.
         model: The loaded model; None before ``load``.
         outputs: The publishers; set by the node after ``load``.
-        camera_problem: What is wrong with it, in words; empty when nothing is.
         last_failure: The last frame's error; empty when the last frame was answered.
     """
 
@@ -62,18 +43,26 @@ class Runner:
         self.parameters = parameters
         self.model: LoadedModel | None = None
         self.outputs: Outputs | None = None
-        self.camera_problem = ""
         self.last_failure = ""
         self._node = node
         self._statistics = statistics
-        self._camera_info: Any | None = None
-        self._corrector = CameraInfoCorrector()
+        self._answers = Answers(node.get_logger().warning, statistics)
         self._log = ThrottledLog()
         self._active_since: float | None = None
         self._cancelled = False
         self._worker: LatestWorker[LoadedModel, Job, Answer | None] = LatestWorker(
             self._load, self._process, self._publish, self._failed
         )
+
+    @property
+    def camera_problem(self) -> str:
+        """What is wrong with camera_info, in words; empty when nothing is."""
+        return self._answers.camera_problem
+
+    @property
+    def lens_problem(self) -> str:
+        """How the camera's lens differs from the model's; empty when it does not."""
+        return self._answers.lens_problem
 
     def load(self, stop_requested: Callable[[], bool]) -> LoadedModel:
         """Start the worker and wait until its model is ready, or until the process is to stop.
@@ -110,11 +99,13 @@ class Runner:
         """
         if self.model is not None:
             self.model.pipeline.thresholds = thresholds(parameters)
+            self.model.pipeline.view_options = view_options(parameters)
         self.parameters = parameters
 
     def activate(self) -> None:
         """Answer frames from now on."""
         self.last_failure = ""
+        self._answers.activate()
         self._active_since = time.monotonic()
 
     def deactivate(self) -> None:
@@ -125,12 +116,12 @@ class Runner:
     def submit(self, message: Any) -> None:
         """Offer an image message; called in the executor's thread."""
         received_ns = time.monotonic_ns()
-        self._statistics.count_received(_stamp_ns(message.header.stamp))
+        self._statistics.count_received(stamp_ns(message.header.stamp))
         self._worker.submit(Job(message, received_ns))
 
     def take_camera_info(self, info: Any) -> None:
-        """Keep the newest ``CameraInfo``; called in the executor's thread."""
-        self._camera_info = info
+        """Keep a ``CameraInfo``; called in the executor's thread."""
+        self._answers.camera_infos.add(info)
 
     def snapshot(self) -> Snapshot:
         """The statistics, with what the worker's mailbox dropped."""
@@ -162,44 +153,22 @@ class Runner:
                 raise InferenceError("loading the model: cancelled")
 
         self.model = load_model(self.parameters, check)
+        self.model.pipeline.view_options = view_options(self.parameters)
         return self.model
 
     def _process(self, model: LoadedModel, job: Job) -> Answer | None:
         """Answer one frame; None when it is dropped (and counted)."""
-        start_ns = time.monotonic_ns()
-        parameters, outputs, header = self.parameters, self.outputs, job.message.header
+        parameters, outputs = self.parameters, self.outputs
         if self._active_since is None or outputs is None:
             self._statistics.count_dropped("inactive")
             return None
-        if 0 < parameters.max_age_s < (age_s := self._age_s(header.stamp)):
+        if 0 < parameters.max_age_s < (age_s := self._age_s(job.message.header.stamp)):
             self._drop_stale(age_s, parameters)
             return None
-        heads = outputs.wanted_heads()
-        if not heads and not outputs.wants_info():
+        answer = self._answers.answer(job, model, parameters, outputs)
+        if answer is None:
             self._statistics.count_dropped("idle")
-            return None
-        image = decode(job.message)
-        decoded_ns = time.monotonic_ns()
-        infos = outputs.prepare_infos(self._published_info(*image.shape[:2]), header)
-        if not heads:
-            outputs.send(infos)
-            self._statistics.count_dropped("idle")
-            return None
-        frame = Frame(image, _stamp_ns(header.stamp), header.frame_id, job.received_ns)
-        estimate = model.pipeline.process(frame, heads)
-        if estimate.depth_m is not None:
-            marked = mark_out_of_range(estimate.depth_m, parameters)
-            estimate = replace(estimate, depth_m=marked)
-        computed_ns = time.monotonic_ns()
-        images = outputs.prepare_images(estimate, heads, header, parameters.depth_encoding)
-        stages_ms = {
-            "queue": (start_ns - job.received_ns) / 1e6,
-            "decode": (decoded_ns - start_ns) / 1e6,
-            **estimate.timings_ms,
-            "encode": (time.monotonic_ns() - computed_ns) / 1e6,
-        }
-        # camera_info first: a consumer that pairs by stamp has it when the image arrives.
-        return Answer(estimate, infos + images, stages_ms)
+        return answer
 
     def _publish(self, job: Job, answer: Answer | None) -> None:
         outputs = self.outputs
@@ -210,6 +179,9 @@ class Runner:
             return
         begin_ns = time.monotonic_ns()
         outputs.send(answer.messages)
+        if answer.estimate is None:  # camera_infos alone
+            self._statistics.count_dropped("idle")
+            return
         end_ns = time.monotonic_ns()
         stages_ms = answer.stages_ms
         stages_ms["publish"] = (end_ns - begin_ns) / 1e6
@@ -232,17 +204,6 @@ class Runner:
         self.last_failure = f"frame not answered: {text}"
         self._log(self._node.get_logger().error, self.last_failure)
 
-    def _published_info(self, height: int, width: int) -> Any:
-        info, problem = self._corrector.correct(self._camera_info, height, width)
-        since = self._active_since
-        early = since is None or time.monotonic() - since < _CAMERA_INFO_GRACE_S
-        if self._camera_info is None and early:
-            return info  # the driver may just not have sent it yet
-        if problem and problem != self.camera_problem:
-            self._node.get_logger().warning(problem)
-        self.camera_problem = problem
-        return info
-
     def _drop_stale(self, age_s: float, parameters: NodeParameters) -> None:
         self._statistics.count_dropped("stale")
         self._log(
@@ -254,11 +215,7 @@ class Runner:
 
     def _age_s(self, stamp: Any) -> float:
         """Age by the node's clock, which follows /clock when use_sim_time is set."""
-        return (self._node.get_clock().now().nanoseconds - _stamp_ns(stamp)) / 1e9
-
-
-def _stamp_ns(stamp: Any) -> int:
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+        return (self._node.get_clock().now().nanoseconds - stamp_ns(stamp)) / 1e9
 
 
 def _rounded(age_s: float) -> str:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ddfd_ros.core.image_quality import ImageQuality
 from ddfd_ros.core.types import Estimate
+from ddfd_ros.ros.image_watch import ImageWatch
 
 WINDOW = 150
 """Answered frames over which rates and percentiles are taken: 5 s at 30 Hz."""
@@ -42,6 +44,7 @@ class Snapshot:
         valid_fraction: Share of valid depth pixels of the last frame with depth, else NaN.
         median_sigma_m: Median sigma of the last frame with sigma, else NaN.
         missing_fraction: Estimated share of the camera's frames that never arrived.
+        image: What the last images were like; None before the first.
     """
 
     received: int = 0
@@ -56,6 +59,7 @@ class Snapshot:
     valid_fraction: float = float("nan")
     median_sigma_m: float = float("nan")
     missing_fraction: float = 0.0
+    image: ImageQuality | None = None
 
     @property
     def in_flight(self) -> int:
@@ -80,6 +84,11 @@ class Statistics:
         self._answers: deque[tuple[float, float, dict[str, float]]] = deque(maxlen=WINDOW)
         self._valid_fraction = float("nan")
         self._median_sigma_m = float("nan")
+        self._watch = ImageWatch(clock)
+
+    def look_at(self, image_rgb: np.ndarray) -> None:
+        """Remember an image, uint8 ``[H, W, 3]``, for the next snapshot to measure."""
+        self._watch.look_at(image_rgb)
 
     def count_received(self, stamp_ns: int) -> None:
         """A frame with this stamp arrived."""
@@ -148,6 +157,7 @@ class Statistics:
             valid_fraction=valid,
             median_sigma_m=sigma,
             missing_fraction=missing_fraction(stamps),
+            image=self._watch.quality(),
         )
 
 

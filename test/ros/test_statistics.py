@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.logging import get_logger
 
+from ddfd_ros.core.image_quality import ImageQuality
+from ddfd_ros.core.platform_health import PlatformHealth
 from ddfd_ros.core.types import Estimate
 from ddfd_ros.ros.diagnostics import NodeStatus, diagnostics
+from ddfd_ros.ros.image_watch import ImageWatch
+from ddfd_ros.ros.reporter import Reporter
 from ddfd_ros.ros.statistics import Snapshot, Statistics, missing_fraction
 from ddfd_ros.ros.throttle import ThrottledLog
 
@@ -89,6 +96,9 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
         (ACTIVE, {"events": {"qos_incompatible": 1}}, WARN, "qos_overrides"),
         (NodeStatus(state="active", last_failure="broken"), {}, ERROR, "broken"),
         (NodeStatus(state="active", camera_problem="no K"), {}, WARN, "no K"),
+        (NodeStatus(state="active", lens_problem="f/4"), {}, WARN, "f/4"),
+        (NodeStatus(state="active", degraded="CPU serves"), {}, WARN, "degraded: CPU serves"),
+        (NodeStatus(state="configuring", progress="loading"), {}, WARN, "configuring (loading)"),
         (NodeStatus(load_error="configure failed: x"), {}, ERROR, "configure failed: x"),
         (NodeStatus(state="inactive"), {}, WARN, "inactive"),
     ],
@@ -117,3 +127,69 @@ def test_an_error_and_a_warning_can_be_said_by_one_log():
     log = ThrottledLog()
     for say in (logger.error, logger.warning, logger.info, logger.warning, logger.error):
         log(say, f"a text for {say.__name__}")
+
+
+GOOD = ImageQuality(dark_fraction=0.1, clipped_fraction=0.01, detail=0.05, smear=1.5)
+
+
+@pytest.mark.parametrize(
+    ("image", "level", "words"),
+    [
+        (None, OK, "no image"),
+        (GOOD, OK, "in order"),
+        (replace(GOOD, detail=float("nan"), smear=float("nan")), OK, "in order"),
+        (replace(GOOD, dark_fraction=0.9), WARN, "too dark: 90%"),
+        (replace(GOOD, clipped_fraction=0.4), WARN, "over-exposed: 40%"),
+        (replace(GOOD, smear=9.0), WARN, "motion"),
+        (replace(GOOD, detail=0.001), WARN, "nothing is sharp"),
+    ],
+)
+def test_the_diagnostics_judge_the_image(image, level, words):
+    status = diagnostics("ddfd", ACTIVE, Snapshot(image=image), Time()).status[1]
+    assert status.name == "ddfd: image"
+    assert status.level == level
+    assert words in status.message
+
+
+def test_the_diagnostics_tell_of_heat():
+    hot = PlatformHealth(91.0, "cpu", throttling=("cpu has 91 C",))
+    for platform, level, words in (
+        (hot, WARN, "cpu has 91 C"),
+        (PlatformHealth(50.0, "cpu"), OK, "not throttled"),
+        (PlatformHealth(), OK, "does not tell"),
+    ):
+        node = replace(ACTIVE, platform=platform)
+        status = diagnostics("ddfd", node, Snapshot(), Time()).status[2]
+        assert (status.name, status.level) == ("ddfd: machine", level)
+        assert words in status.message
+
+
+def test_an_image_is_measured_when_asked_and_medians_smooth():
+    clock = _Clock()
+    watch = ImageWatch(clock)
+    assert watch.quality() is None
+    for value in (0, 100, 0, 255, 0):  # dark, normal, dark, clipped, dark
+        watch.look_at(np.full((48, 64, 3), 100, np.uint8))
+        watch.look_at(np.full((48, 64, 3), value, np.uint8))
+        clock.now += 1.0
+        quality = watch.quality()
+        assert watch.quality().dark_fraction == quality.dark_fraction
+    assert quality.dark_fraction == 1.0
+    assert quality.clipped_fraction == 0.0
+    watch.forget()
+    assert watch.quality() is None
+
+
+def test_reports_go_on_after_one_that_failed():
+    done, errors = threading.Event(), []
+
+    def report():
+        if not errors:
+            raise RuntimeError("once")
+        done.set()
+
+    reporter = Reporter(report, 0.01, errors.append)
+    reporter.start()
+    assert done.wait(10.0)
+    reporter.close(10.0)
+    assert [str(error) for error in errors] == ["once"]

@@ -1,0 +1,59 @@
+"""The camera's newest image, measured when somebody asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import astuple
+
+import numpy as np
+
+from ddfd_ros.core.image_quality import ImageQuality, measure
+
+_LAST = 5
+_MIN_PERIOD_S = 0.5
+
+
+class ImageWatch:
+    """Medians of what the last few measured images were like; one at most every half second.
+
+    The worker only leaves a reference here, and the thread that reports measures, so that no
+    frame waits for it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._newest: np.ndarray | None = None
+        self._measured_at = float("-inf")
+        self._qualities: deque[ImageQuality] = deque(maxlen=_LAST)
+
+    def look_at(self, image_rgb: np.ndarray) -> None:
+        """Take note of an image, uint8 ``[H, W, 3]``, which is not changed afterwards."""
+        self._newest = image_rgb  # one reference, replaced at once: no lock needed
+
+    def forget(self) -> None:
+        """Another camera, or none: begin anew."""
+        with self._lock:
+            self._newest = None
+            self._qualities.clear()
+
+    def quality(self) -> ImageQuality | None:
+        """Median of each measure over the last images; None before the first."""
+        with self._lock:
+            image, now = self._newest, self._clock()
+            if image is not None and now - self._measured_at >= _MIN_PERIOD_S:
+                self._newest, self._measured_at = None, now
+                self._qualities.append(measure(image))
+            if not self._qualities:
+                return None
+            columns = zip(*map(astuple, self._qualities), strict=True)
+            return ImageQuality(*(_median(column) for column in columns))
+
+
+def _median(values: tuple[float, ...]) -> float:
+    """The median of those that were measured; NaN when none was."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.median(known)) if known else float("nan")
