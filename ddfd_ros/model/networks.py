@@ -19,6 +19,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "2hded": ("ddfd_ros.model.two_headed", "TwoHeaded"),
     "d3net": ("ddfd_ros.model.d3net", "D3Net"),
     "2hded-selfsup": ("ddfd_ros.model.selfsup", "SelfSupervised"),
+    "deddnet": ("ddfd_ros.model.deddnet", "Deddnet"),
 }
 """Network name -> module and class. A class's keyword arguments are the network's options."""
 
