@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import Field, field
 from enum import Enum
-from typing import Any
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, ParameterType
+from typing import TYPE_CHECKING, Any
 
 from ddfd_ros.core.errors import DdfdError
+
+if TYPE_CHECKING:
+    from rcl_interfaces.msg import ParameterDescriptor
 
 
 class ParameterError(DdfdError):
@@ -76,6 +77,14 @@ def check_value(item: Field[Any], value: Any) -> None:
 
 def descriptor(item: Field[Any]) -> ParameterDescriptor:
     """What ``ros2 param describe`` shows for one field of ``NodeParameters``."""
+    # Imported here: offline tools take the parameters, but have no ROS.
+    from rcl_interfaces.msg import (
+        FloatingPointRange,
+        IntegerRange,
+        ParameterDescriptor,
+        ParameterType,
+    )
+
     kinds = {
         str: ParameterType.PARAMETER_STRING,
         bool: ParameterType.PARAMETER_BOOL,
