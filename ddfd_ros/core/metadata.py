@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from ddfd_ros.core.errors import ContractError
@@ -66,6 +66,11 @@ class ModelContract:
         metrics: Per evaluation set, metric name to value.
         weights_sha256: Digest of the weights, hexadecimal.
         golden: Deterministic self-test; None in a checkpoint.
+        inputs: Inputs of the graph: ``image``, then what it takes beside it. ``lens`` (float32
+            ``[2]``: pixels of blur per dioptre, focus in dioptres) makes ``lens`` above the
+            default, to be replaced by the camera's own.
+        lens_range: What ``lens`` may be, from the training: ``px_per_dioptre`` and
+            ``focus_distance_m``, each (smallest, largest). Empty: only ``lens`` itself.
 
     Raises:
         ContractError: A value does not make sense; the message names the field.
@@ -86,6 +91,8 @@ class ModelContract:
     metrics: dict[str, dict[str, float]]
     weights_sha256: str
     golden: Golden | None = None
+    inputs: tuple[str, ...] = ("image",)
+    lens_range: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse contracts that contradict themselves, naming the field."""
@@ -96,6 +103,12 @@ class ModelContract:
                 f"outputs: expected a subset of {list(HEADS)} in this order, "
                 f"got {list(self.outputs)}"
             )
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        if self.inputs[:1] != ("image",) or len(set(self.inputs)) != len(self.inputs):
+            raise ContractError(
+                f"inputs: expected 'image' and then other names, got {list(self.inputs)}"
+            )
+        object.__setattr__(self, "lens_range", _checked_range(self.lens_range))
         if self.size_multiple < 1:
             raise ContractError(f"size_multiple: expected 1 or more, got {self.size_multiple}")
         for name in ("input_height", "input_width"):
@@ -112,14 +125,17 @@ class ModelContract:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract as JSON values; ``golden`` is left out when there is none."""
+        """The contract as JSON values; what most models lack is left out."""
         result: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
         result["outputs"] = list(self.outputs)
         result["lens"] = None if self.lens is None else _lens_to_dict(self.lens)
-        if self.golden is None:
-            del result["golden"]
-        else:
-            result["golden"] = self.golden.to_dict()
+        result["golden"] = None if self.golden is None else self.golden.to_dict()
+        result["inputs"] = list(self.inputs)
+        result["lens_range"] = {name: list(ends) for name, ends in self.lens_range.items()}
+        # What most models have no use for is left out, so that older readers take their files.
+        for name, usual in (("golden", None), ("inputs", ["image"]), ("lens_range", {})):
+            if result[name] == usual:
+                del result[name]
         return result
 
     def to_json(self) -> str:
@@ -140,7 +156,11 @@ class ModelContract:
         if "format_version" in values:  # a newer format may well have other keys: say that first
             _check_version(values["format_version"])
         known = {item.name for item in fields(cls)}
-        required = {item.name for item in fields(cls) if item.default is MISSING}
+        required = {
+            item.name
+            for item in fields(cls)
+            if item.default is MISSING and item.default_factory is MISSING
+        }
         _refuse_keys("contract", set(values), known, required)
         arguments = dict(values)
         for name, kinds in _KINDS.items():
@@ -181,6 +201,26 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "metrics": (dict,),
     "weights_sha256": (str,),
 }
+
+
+_LENS_RANGES = ("px_per_dioptre", "focus_distance_m")
+
+
+def _checked_range(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Both ends of each range as numbers, smallest first."""
+    try:
+        result = {name: (float(low), float(high)) for name, (low, high) in values.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ContractError(
+            f"lens_range: expected two numbers for each of {list(_LENS_RANGES)}, got {values!r}"
+        ) from error
+    if result and (
+        set(result) != set(_LENS_RANGES) or any(not 0 < a <= b for a, b in result.values())
+    ):
+        raise ContractError(
+            f"lens_range: expected {list(_LENS_RANGES)}, 0 < smallest <= largest, got {result}"
+        )
+    return result
 
 
 def _check_version(version: object) -> None:

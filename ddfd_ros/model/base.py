@@ -19,6 +19,8 @@ class ImageNetwork(nn.Module):
     """
 
     size_multiple: int = 32
+    side_inputs: tuple[str, ...] = ()
+    """What ``forward_aligned`` takes beside the image, as keyword arguments: ``lens``, or maps."""
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Estimate every head of an image of any size.

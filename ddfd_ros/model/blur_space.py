@@ -13,6 +13,7 @@ frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,7 +45,7 @@ def lens_tensor(lenses: Sequence[LensConfig] | LensConfig, like: torch.Tensor) -
 
 def metres_from_blur(
     raw: torch.Tensor,
-    lens: torch.Tensor,
+    lens: torch.Tensor | LensConfig,
     depth_range_m: tuple[float, float],
     training: bool,
 ) -> dict[str, torch.Tensor]:
@@ -53,7 +54,8 @@ def metres_from_blur(
     Args:
         raw: ``[N, 2, H, W]``: blur in units of ``GAIN_PX`` relative to ``START_DEPTH_M``, and the
             logarithm of the deviation in units of ``START_SIGMA_PX``.
-        lens: ``[N, 2]`` or ``[1, 2]``, ``lens_vector`` of each image's lens.
+        lens: ``[N, 2]`` or ``[1, 2]``, ``lens_vector`` of each image's lens; or the one lens of
+            all, which then becomes constants of an exported graph.
         depth_range_m: Nearest and farthest depth that is answered, in metres.
         training: Keep a small slope outside the range, so that a pixel finds its way back, and
             leave the deviation unlimited.
@@ -61,13 +63,18 @@ def metres_from_blur(
     Returns:
         ``depth_m``, ``sigma_m`` and ``defocus_px`` as ``[N, 1, H, W]``.
     """
-    strength = lens[:, 0].reshape(-1, 1, 1, 1)
-    focus = lens[:, 1].reshape(-1, 1, 1, 1)
+    strength: Any
+    focus: Any
+    if isinstance(lens, LensConfig):
+        strength, focus = lens_vector(lens)
+    else:
+        strength = lens[:, :1].reshape(-1, 1, 1, 1)
+        focus = lens[:, 1:].reshape(-1, 1, 1, 1)
     nearest_m, farthest_m = depth_range_m
     blur_px = raw[:, :1] * GAIN_PX + strength * (focus - 1.0 / START_DEPTH_M)
     low = strength * (focus - 1.0 / nearest_m)
     high = strength * (focus - 1.0 / farthest_m)
-    inside = torch.minimum(torch.maximum(blur_px, low), high)
+    inside = torch.clamp(blur_px, low, high)
     if training:
         # The value is clamped, yet keeps a small slope, so that a pixel finds its way back.
         inside = inside + _LEAK * (blur_px - blur_px.detach())

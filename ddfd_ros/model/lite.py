@@ -22,7 +22,7 @@ from torch import nn
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_ros.model.base import HEAD_CHOICES, ImageNetwork, check_choice, pad_to_multiple
-from ddfd_ros.model.blur_space import LensCondition, lens_vector, metres_from_blur
+from ddfd_ros.model.blur_space import LensCondition, lens_tensor, metres_from_blur
 from ddfd_ros.model.lite_blocks import Down, Expanded, Merge, Separable, conv_bn, stack
 
 _DROPOUT_FROM = 2  # scales from 1/8 on: where D3-Net's decoder has its own, for the same study
@@ -156,6 +156,7 @@ class DdfdLite(ImageNetwork):
         self.lens = lens
         self.depth_range_m = (float(nearest_m), float(farthest_m))
         self.lens_input = lens_input
+        self.side_inputs = ("lens",) if lens_input else ()
         self.encoder = Encoder(widths, depths)
         self.depth_decoder = DepthDecoder(widths, dropout) if heads != "sharp" else None
         self.sharp_decoder = (
@@ -209,14 +210,15 @@ class DdfdLite(ImageNetwork):
             ``depth_m``, ``sigma_m``, ``defocus_px`` as ``[N,1,H,W]`` and ``sharp_rgb`` as
             ``[N,3,H,W]``, as far as the network has these heads. ``sharp_rgb`` is not clipped.
         """
-        if lens is None:
-            lens = image.new_tensor([lens_vector(self.lens)], dtype=torch.float32)
+        if lens is None and self.lens_input:
+            lens = lens_tensor(self.lens, image)
+        optics = self.lens if lens is None else lens
         centred = (image - 0.5) * 4
         features = self.encoder(centred, self.conditions, lens)
         out: dict[str, torch.Tensor] = {}
         if self.depth_decoder is not None:
             raw = self.depth_decoder(features).float()
-            out.update(metres_from_blur(raw, lens, self.depth_range_m, self.training))
+            out.update(metres_from_blur(raw, optics, self.depth_range_m, self.training))
         if self.sharp_decoder is not None:
             out["sharp_rgb"] = image + self.sharp_decoder(centred, features).float()
         return out

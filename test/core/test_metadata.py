@@ -51,6 +51,10 @@ def contract(**changes):
         {},
         {"lens": None, "golden": None, "input_width": 640},
         {"lens": LensConfig(15e-3, 2.8, math.inf, 5.6e-6)},
+        {
+            "inputs": ("image", "lens"),
+            "lens_range": {"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)},
+        },
     ],
 )
 def test_json_round_trip(changes):
@@ -60,17 +64,24 @@ def test_json_round_trip(changes):
     assert ModelContract.from_json(text) == written
 
 
+ANY_LENS = {
+    "inputs": ("image", "lens"),
+    "lens_range": {"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)},
+}
+
+
 def test_every_field_is_in_the_json():
-    values = json.loads(contract().to_json())
+    values = json.loads(contract(**ANY_LENS).to_json())
     assert set(values) == {item.name for item in dataclasses.fields(ModelContract)}
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(ModelContract)])
 def test_missing_keys_are_named(name):
-    values = contract().to_dict()
+    values = contract(**ANY_LENS).to_dict()
     del values[name]
-    if name == "golden":
-        assert ModelContract.from_dict(values).golden is None
+    usual = {"golden": None, "inputs": ("image",), "lens_range": {}}
+    if name in usual:
+        assert getattr(ModelContract.from_dict(values), name) == usual[name]
         return
     with pytest.raises(ContractError, match=rf"missing \['{name}'\]"):
         ModelContract.from_dict(values)
@@ -226,3 +237,21 @@ def test_malformed_sidecars(tmp_path, text):
     sidecar_path(path).write_text(text)
     with pytest.raises(ContractError, match="file_sha256 and file_bytes"):
         read_sidecar(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": ("lens",)}, r"inputs: expected 'image' and then other names, got \['lens'\]"),
+        ({"inputs": ("image", "image")}, r"inputs: expected 'image' and then other names"),
+        ({"lens_range": {"px_per_dioptre": (4.0, 28.0)}}, r"lens_range: expected \['px_per"),
+        (
+            {"lens_range": {"px_per_dioptre": (28.0, 4.0), "focus_distance_m": (1.0, 2.0)}},
+            r"0 < smallest <= largest",
+        ),
+        ({"lens_range": {"px_per_dioptre": 4.0}}, r"lens_range: expected two numbers"),
+    ],
+)
+def test_inputs_and_lens_range_are_checked(changes, message):
+    with pytest.raises(ContractError, match=message):
+        contract(**changes)

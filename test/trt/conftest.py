@@ -42,3 +42,11 @@ def lite_checkpoint(tmp_path_factory):
 def two_headed_checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("2hded") / "2hded.pt"
     return make_checkpoint(path, "2hded", ("depth_m", "sharp_rgb"))
+
+
+@pytest.fixture(scope="session")
+def any_lens_checkpoint(tmp_path_factory):
+    """A network that takes its lens beside the image."""
+    path = tmp_path_factory.mktemp("any") / "any.pt"
+    outputs = ("depth_m", "sigma_m", "sharp_rgb", "defocus_px")
+    return make_checkpoint(path, "ddfd-lite", outputs, lens="nyu-8m", lens_input=True)

@@ -14,6 +14,7 @@ import torch
 
 from ddfd_ros.core.errors import ContractError, ModelLoadError
 from ddfd_ros.core.metadata import CONTRACT_KEY, ModelContract, golden_image
+from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model.byte_graph import ByteGraph
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_trt.export_onnx import check_operators, check_parity, export_onnx, trace_to_onnx
@@ -26,6 +27,8 @@ TENSORRT_TAKES = {
     "Reshape", "Resize", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub", "Tanh", "Transpose",
     "Unsqueeze",
 }  # fmt: skip
+# The same for what a lens beside the image adds.
+TENSORRT_TAKES |= {"Gemm", "Max", "Min"}
 GRAPHS = [("2hded", False), ("ddfd-lite", False), ("ddfd-lite", True)]
 
 
@@ -278,3 +281,19 @@ def test_exported_models_open_in_the_backend(lite_path):
         assert backend.self_test()["checked"]
         answer = backend.infer(golden_image(50, 77, seed=3), heads=["depth_m"])
         assert answer["depth_m"].shape == (50, 77)
+
+
+def test_a_lens_beside_the_image_moves_depth_as_the_optics_say(any_lens_checkpoint, tmp_path):
+    heads = ("depth_m", "defocus_px")
+    contract = export_onnx(any_lens_checkpoint, tmp_path / "any.onnx", heads=heads)
+    assert contract.inputs == ("image", "lens")
+    check_operators(onnx.load(tmp_path / "any.onnx"))
+    session = session_of(tmp_path / "any.onnx")
+    assert [port.name for port in session.get_inputs()] == ["image", "lens"]
+    image = golden_image(96, 128, 3)
+    for other in (LENS_PRESETS["nyu-8m"], LENS_PRESETS["dslr"]):
+        beside = np.array([other.px_per_dioptre, other.focus_dioptre], np.float32)
+        depth_m, defocus_px = session.run(None, {"image": image, "lens": beside})
+        np.testing.assert_allclose(depth_m, other.depth_m(defocus_px), rtol=1e-4)
+        assert depth_m.min() >= 0.5 - 1e-4
+        assert depth_m.max() <= 10.0 + 1e-2

@@ -101,6 +101,7 @@ def export_onnx(
         input_height=height,
         input_width=width,
         metrics={**contract.metrics, **measured},
+        inputs=wrapped.inputs,
         outputs=wrapped.outputs,
         golden=make_golden(answer, *golden_size, seed=GOLDEN_SEED),
     )
@@ -121,18 +122,18 @@ def trace_to_onnx(
     dynamic = height is None or width is None
     multiple = int(getattr(wrapped.network, "size_multiple", 32))
     sides = (height or _TRACE_SIDES[0] * multiple, width or _TRACE_SIDES[1] * multiple)
-    example = torch.zeros(*sides, 3, dtype=torch.uint8)
-    axes = {name: {0: "height", 1: "width"} for name in ("image", *wrapped.outputs)}
+    sized = [name for name in wrapped.inputs if name != "lens"]
+    axes = {name: {0: "height", 1: "width"} for name in (*sized, *wrapped.outputs)}
     with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         path = Path(folder) / "traced.onnx"
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         torch.onnx.export(
             wrapped,
-            (example,),
+            wrapped.examples(*sides),
             path,
             dynamo=False,
-            input_names=["image"],
+            input_names=list(wrapped.inputs),
             output_names=list(wrapped.outputs),
             dynamic_axes=axes if dynamic else None,
             opset_version=opset,
@@ -182,10 +183,12 @@ def _agreeing_answer(
     """ONNX Runtime's answer to a textured image, after comparison with PyTorch's."""
     height, width = size
     image = golden_image(height, width, GOLDEN_SEED)
+    beside = wrapped.examples(height, width)[1:]
     with torch.no_grad():
-        values = wrapped(torch.from_numpy(image))
+        values = wrapped(torch.from_numpy(image), *beside)
     expected = {n: v.numpy() for n, v in zip(wrapped.outputs, values, strict=True)}
-    results = session.run(list(wrapped.outputs), {"image": image})
+    feed = dict(zip(wrapped.inputs, (image, *(x.numpy() for x in beside)), strict=True))
+    results = session.run(list(wrapped.outputs), feed)
     got = dict(zip(wrapped.outputs, results, strict=True))
     bad = [str(item) for item in compare_outputs(expected, got) if not item.passed]
     if bad:
