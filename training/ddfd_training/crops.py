@@ -7,8 +7,6 @@ stopped goes on with exactly the crops it would have seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,85 +15,10 @@ from torch.utils.data import Dataset
 from ddfd_ros.core.errors import DatasetError
 from ddfd_training.augment import AUGMENTATIONS, augment
 from ddfd_training.config import DataConfig
-from ddfd_training.datasets.base import RgbdSample
-from ddfd_training.registration import match_exposure, register
+from ddfd_training.image_set import ImageSet, LazySet, complete, hold_out, to_tensors
+from ddfd_training.lay_over import stack_pairs
 
-Item = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images of one size, ready to be cut: arrays (possibly memory-mapped) and frame numbers.
-
-    Attributes:
-        defocused_rgb: uint8 ``[N, H, W, 3]``, the network's input.
-        sharp_rgb: uint8 ``[N, H, W, 3]``, its sharp original.
-        depth_m: float32 ``[N, H, W]``, NaN where unknown.
-        sharp_known: bool ``[N, H, W]``, where ``sharp_rgb`` can be believed.
-        frames: Which of the ``N`` to use.
-        weight: How often the set is drawn, relative to others.
-    """
-
-    defocused_rgb: np.ndarray
-    sharp_rgb: np.ndarray
-    depth_m: np.ndarray
-    sharp_known: np.ndarray
-    frames: tuple[int, ...]
-    weight: float = 1.0
-
-    def item(self, where: Any, flip: int = 1) -> Item:
-        """What ``where`` (frame, rows, columns) holds, mirrored if ``flip`` is -1.
-
-        Returns:
-            ``image`` and ``sharp_rgb`` as uint8 ``[h, w, 3]``, ``depth_m`` and ``sharp_known``
-            as ``[h, w]``.
-        """
-        return {
-            "image": self.defocused_rgb[where][:, ::flip],
-            "sharp_rgb": self.sharp_rgb[where][:, ::flip],
-            "depth_m": self.depth_m[where][:, ::flip],
-            "sharp_known": self.sharp_known[where][:, ::flip],
-        }
-
-
-def stack_pairs(samples: Sequence[RgbdSample], weight: float) -> ImageSet:
-    """Natural photographs, held in memory, with their sharp companions laid over them."""
-    loaded = [samples[i] for i in range(len(samples))]
-    images = [sample.defocused_rgb for sample in loaded if sample.defocused_rgb is not None]
-    if len(images) != len(loaded):
-        raise DatasetError("expected a defocused image for each depth map, got some without")
-    pairs = [
-        _lay_over(sample.sharp_rgb, image) for sample, image in zip(loaded, images, strict=True)
-    ]
-    return ImageSet(
-        np.stack(images),
-        np.stack([sharp for sharp, _ in pairs]),
-        np.stack([sample.depth_m for sample in loaded]),
-        np.stack([known for _, known in pairs]),
-        tuple(range(len(loaded))),
-        weight,
-    )
-
-
-def _lay_over(sharp: np.ndarray | None, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sharp companion in the image's geometry and exposure, and where it is known."""
-    known = np.zeros(image.shape[:2], dtype=bool)
-    if sharp is None:
-        return image, known
-    found = register(sharp, image)
-    if not found.trusted:  # a companion that lies off teaches the wrong thing
-        return image, known
-    warped = found.warp(sharp)
-    known[found.overlap(*image.shape[:2])] = True
-    return match_exposure(warped, image).apply(warped), known
-
-
-def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
-    """Split off ``count`` frames, evenly spaced; returns what is left and what was taken."""
-    taken = np.linspace(0, len(images.frames) - 1, count).round().astype(int).tolist()
-    kept = [frame for i, frame in enumerate(images.frames) if i not in set(taken)]
-    picked = [images.frames[i] for i in taken]
-    return replace(images, frames=tuple(kept)), replace(images, frames=tuple(picked))
+__all__ = ["CropDataset", "ImageSet", "LazySet", "hold_out", "stack_pairs", "to_tensors"]
 
 
 class CropDataset(Dataset[dict[str, torch.Tensor]]):
@@ -113,7 +36,12 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(
-        self, sets: Sequence[ImageSet], config: DataConfig, seed: int, start: int, length: int
+        self,
+        sets: Sequence[ImageSet | LazySet],
+        config: DataConfig,
+        seed: int,
+        start: int,
+        length: int,
     ) -> None:
         """Check that crops fit."""
         if config.augment not in AUGMENTATIONS:
@@ -121,11 +49,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
                 f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {config.augment!r}"
             )
         for images in sets:
-            if min(images.depth_m.shape[1:]) < config.crop_px:
-                raise DatasetError(
-                    f"crop_px: expected at most the images' {images.depth_m.shape[1:]}, "
-                    f"got {config.crop_px}"
-                )
+            _check_fits(images.size(images.frames[0]), config.crop_px)
+        self._truths = tuple(dict.fromkeys(key for images in sets for key in images.truths))
         self._sets = list(sets)
         weights = np.array([images.weight for images in sets])
         self._shares = weights / weights.sum()
@@ -143,7 +68,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
 
         Returns:
             ``image`` and ``sharp_rgb`` ``[3,h,w]`` in [0,1], ``depth_m`` ``[1,h,w]`` in metres and
-            ``sharp_known`` ``[1,h,w]``, where the sharp original can be believed.
+            ``sharp_known`` ``[1,h,w]``, where the sharp original can be believed; and what else
+            any of the sources knows (:func:`ddfd_training.image_set.to_item`).
         """
         if not 0 <= index < self._length:
             raise IndexError(index)
@@ -151,7 +77,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         images = self._sets[random.choice(len(self._sets), p=self._shares)]
         frame = images.frames[random.integers(len(images.frames))]
         size = self._config.crop_px
-        height, width = images.depth_m.shape[1:]
+        height, width = images.size(frame)
+        _check_fits((height, width), size)
         top = int(random.integers(height - size + 1))
         left = int(random.integers(width - size + 1))
         flip = -1 if random.random() < self._config.flip else 1
@@ -159,25 +86,23 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         item = images.item(where, flip)
         if self._config.augment == "eigen":
             item = augment(item, random)
+        else:
+            item = complete(item, self._truths)
         item["image"] = _add_noise(item["image"], self._config.noise_std, random)
         return to_tensors(item)
 
 
-def to_tensors(item: Item) -> dict[str, torch.Tensor]:
-    """Images to ``[3,h,w]`` in [0,1], maps to ``[1,h,w]``."""
-    result = {}
-    for name, array in item.items():
-        planes = array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
-        if array.dtype == np.uint16:  # photographs of more than 8 bits
-            planes = planes.astype(np.float32) / 65535
-        tensor = torch.from_numpy(np.ascontiguousarray(planes))
-        result[name] = tensor.float() / 255 if array.dtype == np.uint8 else tensor
-    return result
+def _check_fits(size: tuple[int, int], crop_px: int) -> None:
+    """Refuse an image that no crop fits into."""
+    if min(size) < crop_px:
+        raise DatasetError(f"crop_px: expected at most the images' {size}, got {crop_px}")
 
 
 def _add_noise(image: np.ndarray, std: float, random: np.random.Generator) -> np.ndarray:
-    """Sensor noise of a random strength up to ``std`` grey levels, rounded to bytes."""
+    """Sensor noise of a random strength up to ``std`` of 255 grey levels, rounded as stored."""
     if std == 0:
         return image
-    noise = random.standard_normal(image.shape, dtype=np.float32) * (std * random.random())
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+    most = np.iinfo(image.dtype).max
+    noise = random.standard_normal(image.shape, dtype=np.float32)
+    noise *= std * random.random() * (most / 255)
+    return np.clip(np.rint(image + noise), 0, most).astype(image.dtype)

@@ -1,38 +1,35 @@
-"""What every dataset hands out, whatever its layout on disk."""
+"""What every dataset is, whatever its layout on disk, and how its files are listed and read."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import ClassVar, TypeVar, overload
 
 import cv2
 import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_training.datasets.sample import DepthOrder, RgbdSample, unknown_depth
 
+__all__ = [
+    "DepthOrder",
+    "ReadSequence",
+    "RgbdDataset",
+    "RgbdSample",
+    "files_in",
+    "pair_by_stem",
+    "read_color",
+    "read_raw",
+    "read_rgb",
+    "require_folder",
+    "unknown_depth",
+]
 
-@dataclass(frozen=True)
-class RgbdSample:
-    """One view with its depth and whatever images of it exist.
-
-    Attributes:
-        name: Name unique in its dataset, for reports and caches.
-        depth_m: float32 ``[H, W]``, metres along the optical axis, NaN where unknown.
-        sharp_rgb: uint8 ``[H, W, 3]`` all-in-focus image, or ``None``.
-        defocused_rgb: uint8 ``[H, W, 3]`` image through the lens, or ``None`` (render it).
-        lens: The lens that took ``defocused_rgb``, or ``None``.
-    """
-
-    name: str
-    depth_m: np.ndarray
-    sharp_rgb: np.ndarray | None = None
-    defocused_rgb: np.ndarray | None = None
-    lens: LensConfig | None = None
-
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -57,8 +54,58 @@ class ReadSequence(Sequence[T_co]):
         return self.read(index % len(self))
 
 
-RgbdDataset = ReadSequence[RgbdSample]
-"""What a dataset of this package is."""
+class RgbdDataset(ReadSequence[RgbdSample]):
+    """A data set: views of scenes, read when asked for.
+
+    Attributes:
+        name: The name by which recipes and command lines call it.
+        splits: The splits it has; the first is the one meant if none is named.
+        blur: ``rendered`` if its images are sharp and have depth, so that defocus is simulated;
+            ``natural`` if its images are to be used as they are.
+        registered: Whether the sharp and the defocused image show each thing at the same pixel.
+        has_depth: Whether it has metric depth.
+        truths: What else it knows: some of ``defocus``, ``blurred``, ``dual``, ``order``.
+        defocus_unit: What the numbers of ``RgbdSample.defocus`` are.
+        clip_m: Range that depths are clipped to before errors are counted, or ``None``.
+        frame_names: The names of all its samples in order, known without reading them.
+        sensor_range_m: The reach of the depth sensor: errors up to it are reported apart.
+    """
+
+    name: ClassVar[str] = "dataset"
+    splits: ClassVar[tuple[str, ...]] = ("all",)
+    blur: str = "natural"
+    registered: bool = True
+    has_depth: ClassVar[bool] = True
+    truths: ClassVar[tuple[str, ...]] = ()
+    defocus_unit: ClassVar[str] = ""
+    clip_m: ClassVar[tuple[float, float] | None] = None
+    sensor_range_m: ClassVar[float | None] = None
+    frame_names: Sequence[str]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.frame_names)
+
+    @property
+    def key(self) -> str:
+        """Digest of what is in the set, so that caches tell sets of one size apart."""
+        content = [self.name, *self.settings(), *self.frame_names]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def settings(self) -> tuple[str, ...]:
+        """What besides the names of the frames decides what is read, for the key."""
+        return ()
+
+    def check_split(self, split: str) -> str:
+        """Return ``split`` if the set has it.
+
+        Raises:
+            DatasetError: It has others.
+        """
+        if split not in self.splits:
+            known = ", ".join(self.splits)
+            raise DatasetError(f"{self.name}: split: expected one of {known}, got {split!r}")
+        return split
 
 
 def require_folder(path: Path, dataset: str, content: str) -> Path:
@@ -75,8 +122,88 @@ def require_folder(path: Path, dataset: str, content: str) -> Path:
     return path
 
 
+def first_folder(candidates: Iterable[Path], dataset: str, content: str) -> Path:
+    """The first of ``candidates`` that is a folder: sets are unpacked in more ways than one.
+
+    Raises:
+        DatasetError: None is.
+    """
+    tried = list(candidates)
+    found = next((path for path in tried if path.is_dir()), None)
+    if found is None:
+        places = " or ".join(str(path) for path in tried)
+        raise DatasetError(
+            f"{dataset}: expected a folder {places} with {content}, found none; "
+            "give the dataset's top folder as root"
+        )
+    return found
+
+
+def files_in(
+    folder: Path, dataset: str, suffixes: Sequence[str] = IMAGE_SUFFIXES, pattern: str = "*"
+) -> list[Path]:
+    """Files of a folder with one of the suffixes in any case, sorted by name.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    files = sorted(p for p in folder.glob(pattern) if p.suffix.lower() in suffixes)
+    if not files:
+        raise DatasetError(
+            f"{dataset}: expected files {pattern} of type {', '.join(suffixes)} in {folder}, "
+            "got none"
+        )
+    return files
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by name without suffix."""
+    return {path.stem: path for path in files}
+
+
+def pair_by_stem(first: Path, second: Path, dataset: str) -> dict[str, tuple[Path, Path]]:
+    """Images of two folders that have one name (but maybe another suffix), in order.
+
+    Raises:
+        DatasetError: A folder is empty, or no names agree.
+    """
+    left, right = (by_stem(files_in(folder, dataset)) for folder in (first, second))
+    common = {stem: (path, right[stem]) for stem, path in left.items() if stem in right}
+    if not common:
+        raise DatasetError(
+            f"{dataset}: expected files of one name in {first} and {second}, got {len(left)} and "
+            f"{len(right)} files without a common name, such as {next(iter(left))} and "
+            f"{next(iter(right))}"
+        )
+    return common
+
+
+def same_size(name: str, **images: np.ndarray | None) -> None:
+    """Check that images and maps of one sample have one height and width.
+
+    Raises:
+        DatasetError: They differ.
+    """
+    sizes = {what: image.shape[:2] for what, image in images.items() if image is not None}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{what} {size}" for what, size in sizes.items())
+        raise DatasetError(f"{name}: expected images and maps of one size, got {listed}")
+
+
+def read_color(path: Path) -> np.ndarray:
+    """Read a colour image as RGB ``[H, W, 3]``, uint8 or uint16 as it is stored.
+
+    Raises:
+        DatasetError: The file is missing or no such image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None or image.dtype not in (np.uint8, np.uint16):
+        raise DatasetError(f"expected a readable colour image at {path}, got none or a broken one")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
 def read_rgb(path: Path) -> np.ndarray:
-    """Read an 8-bit colour image as uint8 ``[H, W, 3]`` RGB.
+    """Read a colour image as uint8 ``[H, W, 3]`` RGB.
 
     Raises:
         DatasetError: The file is missing or no image.

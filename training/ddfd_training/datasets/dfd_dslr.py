@@ -9,7 +9,6 @@ they are paired by nearest time instead.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -20,12 +19,13 @@ import numpy as np
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_training.datasets.base import (
-    ReadSequence,
+    RgbdDataset,
     RgbdSample,
     read_raw,
     read_rgb,
     require_folder,
 )
+from ddfd_training.datasets.pairing import pair_nearest
 
 APERTURES = {"N2_8": 2.8, "N8": 8.0}
 SENSOR_RANGE_M = 3.5
@@ -59,24 +59,11 @@ def pair_by_time(
     Returns:
         Pairs in the order of ``first``; files without a partner are left out.
     """
-    ordered = sorted(second, key=stamp_s)
-    stamps = [stamp_s(path) for path in ordered]
-    chosen: dict[Path, tuple[float, Path]] = {}
-    for path in first:
-        wanted = stamp_s(path)
-        right = bisect_left(stamps, wanted)
-        for index in range(max(right - 1, 0), min(right + 1, len(stamps))):
-            gap = abs(stamps[index] - wanted)
-            if gap <= max_gap_s and gap < chosen.get(ordered[index], (np.inf, path))[0]:
-                chosen[ordered[index]] = (gap, path)
-    best: dict[Path, tuple[float, Path]] = {}
-    for other, (gap, path) in chosen.items():
-        if gap < best.get(path, (np.inf, other))[0]:
-            best[path] = (gap, other)
-    return [(path, best[path][1]) for path in first if path in best]
+    times = [[stamp_s(path) for path in files] for files in (first, second)]
+    return [(first[i], second[j]) for i, j in pair_nearest(times[0], times[1], max_gap_s)]
 
 
-class DfdDslr(ReadSequence[RgbdSample]):
+class DfdDslr(RgbdDataset):
     """Naturally defocused indoor images with depth, 645x432.
 
     A sample's ``defocused_rgb`` is the view at the chosen aperture, ``sharp_rgb`` the same view at
@@ -94,6 +81,9 @@ class DfdDslr(ReadSequence[RgbdSample]):
     """
 
     name = "dfd_dslr"
+    splits = ("train", "test")
+    registered = False
+    sensor_range_m = SENSOR_RANGE_M
 
     def __init__(
         self,
@@ -125,6 +115,7 @@ class DfdDslr(ReadSequence[RgbdSample]):
                 f"{MAX_TIME_GAP_S} s of each other, got no such pair among {len(images)} images "
                 f"and {len(depths)} depth maps"
             )
+        self.frame_names = [image.stem for image, _ in self.pairs]
         self._sharp: dict[Path, Path] = {}
         if sharp and aperture != "N8":
             self._sharp = dict(pair_by_time(images, self._files("N8", "rgb", ".jpg")))
@@ -139,9 +130,9 @@ class DfdDslr(ReadSequence[RgbdSample]):
             raise DatasetError(f"{self.name}: expected {suffix} files in {folder}, got none")
         return sorted(files, key=stamp_s)
 
-    def __len__(self) -> int:
-        """Number of images with depth."""
-        return len(self.pairs)
+    def settings(self) -> tuple[str, ...]:
+        """The aperture."""
+        return (self.aperture,)
 
     def read(self, index: int) -> RgbdSample:
         """Read pair ``index``: images uint8 ``[432, 645, 3]``, depth float32 ``[432, 645]``."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_training.datasets.base import (
-    ReadSequence,
+    RgbdDataset,
     RgbdSample,
     read_raw,
     read_rgb,
@@ -19,11 +19,13 @@ CROP = (slice(45, 471), slice(41, 601))
 """Rows and columns inside the white frame of the 640x480 images: the toolbox's crop, 426x560."""
 DEPTH_STEP_M = 9.99547 / 255
 """Depth per grey level of the 8-bit depth images; level v covers [v, v + 1) steps."""
+CLIP_M = (0.5, 10.0)
+"""Depths that errors are counted on; the sensor reaches no farther."""
 INTRINSICS_640X480 = (518.86, 519.47, 325.58, 253.74)
 """fx, fy, cx, cy of the colour camera in pixels, before the crop."""
 
 
-class Nyuv2(ReadSequence[RgbdSample]):
+class Nyuv2(RgbdDataset):
     """Sharp indoor images with depth.
 
     The layout is ``rgb/NNNN.jpg`` (640x480), ``depth/NNNN.png`` (8 bit) and ``<split>.txt`` with
@@ -39,6 +41,9 @@ class Nyuv2(ReadSequence[RgbdSample]):
     """
 
     name = "nyuv2"
+    splits = ("train", "test")
+    blur = "rendered"
+    clip_m = CLIP_M
 
     def __init__(self, root: str | Path, split: str = "train", *, crop: bool = True) -> None:
         """Read the list of frames; images are read when asked for."""
@@ -53,12 +58,12 @@ class Nyuv2(ReadSequence[RgbdSample]):
                 f"splits here: {', '.join(known) or 'none'}"
             )
         self.split = split
-        self.frames = listing.read_text(encoding="ascii").split()
+        self.frame_names = self.frames = listing.read_text(encoding="ascii").split()
         self._crop = crop
 
-    def __len__(self) -> int:
-        """Number of frames in the split."""
-        return len(self.frames)
+    def settings(self) -> tuple[str, ...]:
+        """Whether cropped."""
+        return (str(self._crop),)
 
     def read(self, index: int) -> RgbdSample:
         """Read frame ``index``: sharp image uint8 ``[H, W, 3]``, depth float32 ``[H, W]``."""

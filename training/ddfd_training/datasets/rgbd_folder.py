@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,20 @@ import numpy as np
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.base import (
-    ReadSequence,
+    IMAGE_SUFFIXES,
+    RgbdDataset,
     RgbdSample,
+    by_stem,
+    read_color,
     read_raw,
-    read_rgb,
     require_folder,
+    same_size,
+    unknown_depth,
 )
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 INTRINSICS_FILES = ("camera-intrinsics.txt", "intrinsics.txt")
+LENS_FILE = "lens.json"
 
 
 def read_depth_m(path: Path, unit_m: float = 1e-3) -> np.ndarray:
@@ -75,28 +81,53 @@ def read_intrinsics(root: Path) -> tuple[float, float, float, float] | None:
     return (numbers[0], numbers[1], numbers[2], numbers[3])
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files of the folder by name without suffix, in order."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    return {path.stem: path for path in files}
+def read_lens(root: Path) -> LensConfig | None:
+    """The lens noted in ``lens.json``, as ``ddfd-defocus`` and ``ddfd-prepare`` write it, if any.
+
+    Raises:
+        DatasetError: The file holds something else.
+    """
+    path = root / LENS_FILE
+    if not path.is_file():
+        return None
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))["lens"]
+        return None if fields is None else LensConfig(**fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f'{path}: expected {{"lens": {{"focal_length_m": ..., "f_number": ..., '
+            f'"focus_distance_m": ..., "pixel_pitch_m": ...}}}}, got something else: {error}'
+        ) from None
 
 
-class RgbdFolder(ReadSequence[RgbdSample]):
-    """RGB-D frames in folders, files of one frame having one name.
+def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Files of the folder by name without suffix, in order; none if there is no folder."""
+    if not folder.is_dir():
+        return {}
+    return by_stem(sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes))
 
-    ``rgb/NAME.{jpg,png,...}`` and ``depth/NAME.{png,npy,tif}`` (16-bit millimetres or metres), and
-    optionally ``sharp/NAME.*``, the all-in-focus images of the same views.
+
+class RgbdFolder(RgbdDataset):
+    """Frames in folders, files of one frame having one name.
+
+    ``rgb/NAME.{jpg,png,...}`` with ``depth/NAME.{png,npy,tif}`` (16-bit millimetres or metres),
+    ``sharp/NAME.*`` (the all-in-focus image of the same view), or both. Without ``depth/``, the
+    pairs of defocused and sharp images serve deblurring and self-supervised training. A file
+    ``train.txt`` or ``test.txt`` with one name a line makes a split; ``lens.json`` names the lens.
 
     Args:
         root: Folder that holds them; may hold ``camera-intrinsics.txt``.
+        split: ``all``, or the name of a list of frames in the folder.
         rgb_is: What ``rgb/`` shows: ``defocused``, ``sharp``, or ``auto``: defocused where there
             is a ``sharp/`` folder, else sharp (blur it with the optics simulator).
-        lens: The lens that took the defocused images, if known.
+        lens: The lens that took the defocused images, if known; else that of ``lens.json``.
         depth_unit_m: Metres per step of a 16-bit depth image.
+        registered: Whether ``rgb/`` and ``sharp/`` show each thing at the same pixel, as after
+            ``ddfd-prepare`` or ``ddfd-defocus``. If not, they are registered when used.
 
     Attributes:
         intrinsics: fx, fy, cx, cy in pixels, or ``None``.
-        skipped: Names of images without depth (or depth without image), which are left out.
+        skipped: Names of images without partner, which are left out.
 
     Raises:
         DatasetError: The layout is another one, or no names agree.
@@ -107,55 +138,81 @@ class RgbdFolder(ReadSequence[RgbdSample]):
     def __init__(
         self,
         root: str | Path,
+        split: str = "all",
         *,
         rgb_is: str = "auto",
         lens: LensConfig | None = None,
         depth_unit_m: float = 1e-3,
+        registered: bool = False,
     ) -> None:
         """List the files; images are read when asked for."""
         if rgb_is not in ("auto", "sharp", "defocused"):
             raise DatasetError(f"rgb_is: expected auto, sharp or defocused, got {rgb_is!r}")
         self.root = require_folder(Path(root), "RGB-D folder", "rgb/, depth/ and maybe sharp/")
         self._depth_unit_m = depth_unit_m
-        self.lens = lens
-        self._rgb = _by_stem(
-            require_folder(self.root / "rgb", "RGB-D folder", "colour images"), IMAGE_SUFFIXES
-        )
-        self._depth = _by_stem(
-            require_folder(self.root / "depth", "RGB-D folder", "16-bit PNG or .npy depth"),
-            DEPTH_SUFFIXES,
-        )
-        sharp = self.root / "sharp"
-        self._sharp = _by_stem(sharp, IMAGE_SUFFIXES) if sharp.is_dir() else {}
+        self.registered = registered
+        self.lens = lens or read_lens(self.root)
+        colours = require_folder(self.root / "rgb", "RGB-D folder", "colour images")
+        self._rgb = _files(colours, IMAGE_SUFFIXES)
+        self._sharp = _files(self.root / "sharp", IMAGE_SUFFIXES)
+        if not self._sharp:
+            require_folder(self.root / "depth", "RGB-D folder", "16-bit PNG or .npy depth")
+        self._depth = _files(self.root / "depth", DEPTH_SUFFIXES)
         self.rgb_is = rgb_is
         if rgb_is == "auto":
             self.rgb_is = "defocused" if self._sharp else "sharp"
-        self.frames = [stem for stem in self._rgb if stem in self._depth]
-        self.skipped = sorted(set(self._rgb) ^ set(self._depth))
+        self.blur = "rendered" if self.rgb_is == "sharp" else "natural"
+        self.frames, self.skipped = self._pair()
+        self.frame_names = self.frames = self._chosen(split)
         self.intrinsics = read_intrinsics(self.root)
-        if not self.frames:
-            raise DatasetError(
-                f"{self.root}: expected files of one name in rgb/ and depth/ (rgb/0001.jpg, "
-                f"depth/0001.png), got {len(self._rgb)} images and {len(self._depth)} depth maps "
-                f"and no common name; for example {self.skipped[:4]}"
-            )
 
-    def __len__(self) -> int:
-        """Number of frames with image and depth."""
-        return len(self.frames)
+    def _pair(self) -> tuple[list[str], list[str]]:
+        """Frames that have all there is, and names of files without partner."""
+        partner = self._depth or self._sharp
+        frames = [stem for stem in self._rgb if stem in partner]
+        skipped = sorted(set(self._rgb) ^ set(partner))
+        if not frames:
+            kind, what = ("depth", "depth maps") if self._depth else ("sharp", "sharp images")
+            raise DatasetError(
+                f"{self.root}: expected files of one name in rgb/ and {kind}/ (rgb/0001.jpg, "
+                f"{kind}/0001.png), got {len(self._rgb)} images and {len(partner)} {what} and no "
+                f"common name; for example {skipped[:4]}"
+            )
+        return frames, skipped
+
+    def _chosen(self, split: str) -> list[str]:
+        """The frames of a split, in the order of its list."""
+        if split == "all":
+            return self.frames
+        listing = self.root / f"{split}.txt"
+        if not listing.is_file():
+            raise DatasetError(
+                f"{self.root}: split: expected all, or a list of frames {listing.name} there, got "
+                f"{split!r} without one"
+            )
+        wanted = listing.read_text(encoding="utf-8").split()
+        if missing := sorted(set(wanted) - set(self.frames)):
+            raise DatasetError(f"{listing}: expected names of frames, got {missing[:4]} without")
+        if not wanted:
+            raise DatasetError(f"{listing}: expected names of frames, got none")
+        return wanted
+
+    def settings(self) -> tuple[str, ...]:
+        """The folder (names of frames are often just numbers), unit and role of the images."""
+        return (str(self.root.resolve()), str(self._depth_unit_m), self.rgb_is)
 
     def read(self, index: int) -> RgbdSample:
-        """Read frame ``index``: images uint8 ``[H, W, 3]``, depth float32 ``[H, W]``."""
+        """Read frame ``index``: images ``[H, W, 3]`` as stored, depth float32 ``[H, W]``."""
         stem = self.frames[index]
-        rgb = read_rgb(self._rgb[stem])
-        depth_m = read_depth_m(self._depth[stem], self._depth_unit_m)
-        sharp = read_rgb(self._sharp[stem]) if stem in self._sharp else None
-        for what, image in (("depth map", depth_m), ("sharp image", sharp)):
-            if image is not None and image.shape[:2] != rgb.shape[:2]:
-                raise DatasetError(
-                    f"{self.root} frame {stem}: expected image and {what} of one size, got "
-                    f"{rgb.shape[:2]} and {image.shape[:2]}; register them to the image first"
-                )
+        rgb = read_color(self._rgb[stem])
+        depth_m = unknown_depth(rgb)
+        if stem in self._depth:
+            depth_m = read_depth_m(self._depth[stem], self._depth_unit_m)
+        sharp = read_color(self._sharp[stem]) if stem in self._sharp else None
+        try:
+            same_size(f"{self.root} frame {stem}", image=rgb, depth=depth_m, sharp=sharp)
+        except DatasetError as error:
+            raise DatasetError(f"{error}; register them to the image first") from None
         is_sharp = self.rgb_is == "sharp"
         return RgbdSample(
             name=stem,
