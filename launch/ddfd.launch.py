@@ -26,6 +26,8 @@ OUTPUT_TOPICS = (
     "all_in_focus/camera_info",
     "uncertainty/image",
     "uncertainty/camera_info",
+    "defocus/image",
+    "defocus/camera_info",
 )
 
 

@@ -75,6 +75,7 @@ LAYERS = (
         modules={
             "onnx_backend": frozenset({"onnxruntime"}),
             "openvino_backend": frozenset({"openvino"}),
+            "cuda_session": frozenset({"pycuda"}),
             "tensorrt_backend": frozenset(GPU),
             "torch_backend": frozenset({"torch", "ddfd_ros.model"}),
         },
@@ -85,6 +86,11 @@ LAYERS = (
         "ddfd_ros/ros",
         project=("ddfd_ros.core", "ddfd_ros.inference"),
         third_party=frozenset({"numpy", *ROS}),
+        modules={  # used where they are installed
+            "bond": frozenset({"bond"}),
+            "cloud": frozenset({"sensor_msgs_py"}),
+            "decoding": frozenset({"cv_bridge"}),
+        },
         absent=frozenset({"torch", *GPU, *CPU_RUNTIMES}),
         needs=("rclpy",),
     ),

@@ -27,7 +27,7 @@ class CameraLens:
         focal_length_m: Focal length in metres.
         f_number: Aperture number.
         focus_distance_m: Distance of the plane in focus in metres.
-        pixel_pitch_m: Distance of neighbouring pixels in metres, of the image given to the network.
+        pixel_pitch_m: Distance of the pixels given to the network in metres.
     """
 
     focal_length_m: float = 0.0

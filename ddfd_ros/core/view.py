@@ -194,9 +194,9 @@ def plan_view(height: int, width: int, contract: ModelContract, options: ViewOpt
     blind = contract.lens is None or not options.pixel_pitch_m > 0
     if blind and (view.scaled_height, view.scaled_width) != (height, width):
         raise ContractError(
-            "letterbox: expected the pixel pitch of the camera and of the model's lens, "
-            f"got {options.pixel_pitch_m:g} m and {contract.lens}; scaling changes the blur that depth "
-            "is read from: set the camera's pixel pitch, or crop"
+            "letterbox: expected the pixel pitch of the camera and of the model's lens, got "
+            f"{options.pixel_pitch_m:g} m and {contract.lens}; scaling changes the blur that "
+            "depth is read from: set the camera's pixel pitch, or crop"
         )
     return view
 

@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from ddfd_ros.core.metadata import ModelContract
-from ddfd_ros.core.pipeline import Pipeline, Thresholds
+from ddfd_ros.core.pipeline import Pipeline
 from ddfd_ros.inference import Backend, open_backend
 from ddfd_ros.ros.environment import resolve_model
+from ddfd_ros.ros.lens import thresholds
 from ddfd_ros.ros.outputs import TOPICS
 from ddfd_ros.ros.parameters import NodeParameters
 
@@ -44,33 +43,6 @@ class LoadedModel:
     def contract(self) -> ModelContract:
         """What the model promises."""
         return self.backend.contract
-
-
-def thresholds(parameters: NodeParameters) -> Thresholds:
-    """The pipeline's thresholds; a parameter of 0 means no limit.
-
-    With ``out_of_range: rep117`` the limits of distance are left to ``mark_out_of_range``.
-    """
-    ours = parameters.out_of_range == "invalid"
-    return Thresholds(
-        max_sigma_m=parameters.max_sigma_m or math.inf,
-        min_depth_m=parameters.min_depth_m if ours else 0.0,
-        max_depth_m=(parameters.max_depth_m or math.inf) if ours else math.inf,
-    )
-
-
-def mark_out_of_range(depth_m: np.ndarray, parameters: NodeParameters) -> np.ndarray:
-    """Apply REP 117 if asked for: too close becomes -Inf, too far +Inf, NaN stays.
-
-    Args:
-        depth_m: float32 ``[H, W]`` in metres; not changed.
-        parameters: The limits, and whether to mark at all.
-    """
-    if parameters.out_of_range != "rep117":
-        return depth_m
-    far_m = parameters.max_depth_m or math.inf
-    marked = np.where(depth_m > far_m, np.float32(np.inf), depth_m)
-    return np.where(depth_m < parameters.min_depth_m, np.float32(-np.inf), marked)
 
 
 def load_model(parameters: NodeParameters, check: Callable[[], None]) -> LoadedModel:

@@ -1,102 +1,138 @@
-"""The node's image topics: who listens decides what is computed and sent."""
+"""The node's output topics: who listens decides what is computed and sent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from ddfd_ros.core.types import Estimate
 from ddfd_ros.ros.events import PublisherEventCallbacks, report_incompatible_qos
-from ddfd_ros.ros.messages import ImageEncoder
+from ddfd_ros.ros.parameters import NodeParameters
 from ddfd_ros.ros.statistics import Statistics
 
 TOPICS: dict[str, tuple[str, str]] = {
     "depth_m": ("depth/image_rect", "depth/camera_info"),
     "sharp_rgb": ("all_in_focus/image", "all_in_focus/camera_info"),
     "sigma_m": ("uncertainty/image", "uncertainty/camera_info"),
+    "defocus_px": ("defocus/image", "defocus/camera_info"),
 }
 """Head -> its image topic and the camera_info beside it (the sibling rule of image_transport)."""
 
+COLOUR, CLOUD, COMPRESSED = "depth/color", "points", "all_in_focus/image/compressed"
+"""What is made of the heads."""
+
 LATENCY_TOPIC = "latency"
 
-Prepared = list[tuple[Publisher, Any]]
-"""Messages ready to be sent, with their publishers."""
+Messages = dict[str, Any]
+"""Messages ready to be sent, by topic."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The topics that somebody listens to at one moment."""
+
+    topics: frozenset[str]
+
+    def __bool__(self) -> bool:
+        """Whether anybody listens to anything that a frame gives."""
+        return bool(self.topics)
+
+    def __contains__(self, topic: str) -> bool:
+        """Whether somebody listens to this topic."""
+        return topic in self.topics
+
+    def without(self, topic: str) -> Demand:
+        """The same, but for one topic."""
+        return Demand(self.topics - {topic})
+
+    def heads(self, available: tuple[str, ...], parameters: NodeParameters) -> frozenset[str]:
+        """The heads that have to be computed.
+
+        Args:
+            available: Those the model has.
+            parameters: The colour and the limit of the cloud may need heads of their own.
+        """
+        wanted = {head for head, (image, _) in TOPICS.items() if image in self.topics}
+        if COLOUR in self.topics:
+            wanted.add("depth_m")
+        if COMPRESSED in self.topics:
+            wanted.add("sharp_rgb")
+        if CLOUD in self.topics:
+            wanted.add("depth_m")
+            if parameters.cloud_max_sigma_m > 0:
+                wanted.add("sigma_m")
+            if parameters.cloud_color == "all_in_focus":
+                wanted.add("sharp_rgb")
+        return frozenset(wanted.intersection(available))
 
 
 class Outputs:
-    """Publishers of one model's heads; made at configure, destroyed at cleanup.
+    """Publishers of one model's answers; made at configure, destroyed at cleanup.
 
     ``rclpy`` publishers may be used from any thread, and counting subscribers costs about a
     microsecond, so all of this runs in the worker's thread, frame by frame.
+
+    Attributes:
+        heads: Heads of the model that have a topic.
     """
 
-    def __init__(self, node: Any, heads: tuple[str, ...], statistics: Statistics) -> None:
-        """Advertise the topics of those of ``heads`` that have one.
+    def __init__(
+        self,
+        node: Any,
+        heads: tuple[str, ...],
+        statistics: Statistics,
+        compressed: bool = False,
+    ) -> None:
+        """Advertise what can be made of ``heads``.
 
         Args:
             node: The rclpy node.
             heads: What the model computes.
             statistics: Counts subscribers that ask for what a publisher cannot offer.
+            compressed: Whether the compressed all-in-focus image is offered.
         """
         self._node = node
+        self._statistics = statistics
+        self.heads = tuple(head for head in TOPICS if head in heads)
+        kinds: dict[str, Any] = {}
+        for head in self.heads:
+            image, info = TOPICS[head]
+            kinds |= {image: Image, info: CameraInfo}
+        if "depth_m" in heads:
+            kinds |= {COLOUR: Image, CLOUD: PointCloud2}
+        if "sharp_rgb" in heads and compressed:
+            kinds[COMPRESSED] = CompressedImage
+        self._publishers = {topic: self._advertise(kind, topic) for topic, kind in kinds.items()}
+        self._latency = self._advertise(DiagnosticArray, LATENCY_TOPIC)
 
-        def advertise(kind: Any, topic: str) -> Publisher:
-            incompatible = report_incompatible_qos(node, statistics, topic)
-            return node.create_publisher(
-                kind,
-                topic,
-                QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE),
-                event_callbacks=PublisherEventCallbacks(incompatible_qos=incompatible),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
+    def _advertise(self, kind: Any, topic: str) -> Publisher:
+        if topic == COMPRESSED:  # beside the image's topic, wherever that was remapped to
+            topic = self._node.resolve_topic_name(TOPICS["sharp_rgb"][0]) + "/compressed"
+        incompatible = report_incompatible_qos(self._node, self._statistics, topic)
+        return self._node.create_publisher(
+            kind,
+            topic,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE),
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=incompatible),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
 
-        topics = {head: names for head, names in TOPICS.items() if head in heads}
-        self._images = {head: advertise(Image, image) for head, (image, _) in topics.items()}
-        self._infos = {head: advertise(CameraInfo, info) for head, (_, info) in topics.items()}
-        self._encoders = {head: ImageEncoder() for head in topics}
-        self._latency = advertise(DiagnosticArray, LATENCY_TOPIC)
+    def demand(self) -> Demand:
+        """What somebody listens to now."""
+        return Demand(
+            frozenset(t for t, p in self._publishers.items() if p.get_subscription_count())
+        )
 
-    def wanted_heads(self) -> frozenset[str]:
-        """Heads whose image somebody listens to."""
-        return frozenset(h for h, p in self._images.items() if p.get_subscription_count())
-
-    def wants_info(self) -> bool:
-        """Whether somebody listens to any camera_info."""
-        return any(p.get_subscription_count() for p in self._infos.values())
-
-    def prepare_images(
-        self, estimate: Estimate, heads: frozenset[str], header: Any, depth_encoding: str
-    ) -> Prepared:
-        """Encode the heads of ``estimate`` that are wanted, all with the input's header.
-
-        To be sent before the next call, which writes into the same messages.
-        """
-        result: Prepared = []
-        for head in heads & self._images.keys():
-            values: np.ndarray | None = getattr(estimate, head)
-            if values is None:
-                continue
-            encoding = {"depth_m": depth_encoding, "sharp_rgb": "rgb8"}.get(head, "32FC1")
-            message = self._encoders[head].encode(values, header, encoding)
-            result.append((self._images[head], message))
-        return result
-
-    def prepare_infos(self, info: CameraInfo, header: Any) -> Prepared:
-        """``info`` for every camera_info topic that somebody listens to."""
-        info.header = header
-        return [(p, info) for p in self._infos.values() if p.get_subscription_count()]
-
-    @staticmethod
-    def send(messages: Prepared) -> None:
-        """Publish what was prepared."""
-        for publisher, message in messages:
-            publisher.publish(message)
+    def send(self, messages: Mapping[str, Any]) -> None:
+        """Publish messages by topic, in their order."""
+        for topic, message in messages.items():
+            self._publishers[topic].publish(message)
 
     def wants_latency(self) -> bool:
         """Whether somebody listens to the latency split."""
@@ -108,5 +144,5 @@ class Outputs:
 
     def destroy(self) -> None:
         """Withdraw all topics."""
-        for publisher in (*self._images.values(), *self._infos.values(), self._latency):
+        for publisher in (*self._publishers.values(), self._latency):
             self._node.destroy_publisher(publisher)

@@ -131,6 +131,12 @@ class NodeParameters(
                     f" set both in one request, or {high_name} to 0 (no limit)"
                 )
 
+        if self.oversize == "letterbox" and not self.camera_pixel_pitch_um:
+            raise ParameterError(
+                "oversize: expected crop while camera_pixel_pitch_um is 0, got letterbox; scaling "
+                "changes the blur that depth is read from: set the pixel pitch first"
+            )
+
     def changed(self, values: Mapping[str, Any], model_loaded: bool) -> NodeParameters:
         """These parameters with ``values`` in place; names of other parameters are passed over.
 

@@ -1,0 +1,178 @@
+"""One frame's way through the node: from its message to the messages that answer it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ddfd_ros.core.types import Estimate, Frame
+from ddfd_ros.core.view import View
+from ddfd_ros.ros.camera import CameraInfoCorrector, PublishedCamera
+from ddfd_ros.ros.camera_infos import CameraInfos, stamp_ns
+from ddfd_ros.ros.decoding import decode_message
+from ddfd_ros.ros.lens import blank_depth, camera_lens, judge_lens
+from ddfd_ros.ros.model import LoadedModel
+from ddfd_ros.ros.outputs import CLOUD, Messages, Outputs
+from ddfd_ros.ros.parameters import NodeParameters
+from ddfd_ros.ros.products import FrameResult, Products
+from ddfd_ros.ros.statistics import Statistics
+
+_CAMERA_INFO_GRACE_S = 2.0
+_NO_MATCH = (
+    "camera_info: expected one with the stamp of the image (camera_info_match is 'stamp'), got "
+    "none; depth is published with an uncalibrated camera_info: let the driver stamp both alike, "
+    "or set camera_info_match to 'latest'"
+)
+_NO_CLOUD = "points: expected a calibrated camera, got none, so no cloud is published; "
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image message and the monotonic time of its arrival in nanoseconds."""
+
+    message: Any
+    received_ns: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes out for one frame.
+
+    Attributes:
+        messages: By topic, in the order in which they are to be sent.
+        estimate: What the network says; None when only camera_infos were asked for.
+        stages_ms: Durations so far.
+    """
+
+    messages: Messages
+    estimate: Estimate | None
+    stages_ms: dict[str, float]
+
+
+class Answers:
+    """Answers frames in the worker's thread; lives from configure to cleanup.
+
+    Attributes:
+        camera_infos: What the camera says about itself; filled by the executor's thread.
+        camera_problem: What is wrong with it, in words; empty when nothing is.
+        lens_problem: How the camera's lens differs from the model's; empty when it does not.
+    """
+
+    def __init__(self, warn: Callable[[str], None], statistics: Statistics) -> None:
+        """An answerer that has answered nothing yet.
+
+        Args:
+            warn: Receives what is wrong, once for every new problem.
+            statistics: Looks at the images' exposure and blur.
+        """
+        self.camera_infos = CameraInfos()
+        self.camera_problem = ""
+        self.lens_problem = ""
+        self._warn = warn
+        self._statistics = statistics
+        self._corrector = CameraInfoCorrector()
+        self._products = Products()
+        self._since = time.monotonic()
+
+    def activate(self) -> None:
+        """Frames come from now on."""
+        self._since = time.monotonic()
+
+    def answer(
+        self, job: Job, model: LoadedModel, parameters: NodeParameters, outputs: Outputs
+    ) -> Answer | None:
+        """Answer one frame; None when nobody listens.
+
+        Raises:
+            DdfdError: The frame cannot be answered.
+        """
+        start_ns = time.monotonic_ns()
+        header, pipeline = job.message.header, model.pipeline
+        demand = outputs.demand()
+        if not demand:
+            return None
+        image = decode_message(job.message)
+        self._statistics.look_at(image)
+        decoded_ns = time.monotonic_ns()
+        height, width = image.shape[:2]
+        view = pipeline.published_view(height, width)
+        wants_cloud = CLOUD in demand
+        if wants_cloud and not self._calibrated((height, width), view):
+            demand = demand.without(CLOUD)
+        heads = demand.heads(outputs.heads, parameters)
+        if not heads:
+            camera = self._camera(header, (height, width), view, parameters, wants_cloud)
+            return Answer(self._products.infos(demand, camera, header), None, {})
+        lens = camera_lens(parameters).lens()
+        frame = Frame(image, stamp_ns(header.stamp), header.frame_id, job.received_ns, lens)
+        estimate = pipeline.process(frame, heads)
+        computed_ns = time.monotonic_ns()
+        # After the model: by now the camera_info of this very image has come.
+        camera = self._camera(header, (height, width), view, parameters, wants_cloud)
+        estimate = self._guarded(estimate, camera, model, parameters, (height, width))
+        seen = image if view is None else view.to_network(image)
+        # camera_info first: a consumer that pairs by stamp has it when the image arrives.
+        messages = self._products.infos(demand, camera, header) | self._products.images(
+            demand, FrameResult(estimate, seen, camera, header), model.contract, parameters
+        )
+        stages_ms = {
+            "queue": (start_ns - job.received_ns) / 1e6,
+            "decode": (decoded_ns - start_ns) / 1e6,
+            **estimate.timings_ms,
+            "encode": (time.monotonic_ns() - computed_ns) / 1e6,
+        }
+        return Answer(messages, estimate, stages_ms)
+
+    def _calibrated(self, size: tuple[int, int], view: View | None) -> bool:
+        """Whether the newest camera_info is a calibration of such images."""
+        return self._corrector.published(self.camera_infos.latest, *size, view).camera is not None
+
+    def _camera(
+        self,
+        header: Any,
+        size: tuple[int, int],
+        view: View | None,
+        parameters: NodeParameters,
+        wants_cloud: bool,
+    ) -> PublishedCamera:
+        """The camera of the published pixels; says once what is wrong with it."""
+        by_stamp = parameters.camera_info_match == "stamp"
+        latest = self.camera_infos.latest
+        info = self.camera_infos.at(stamp_ns(header.stamp)) if by_stamp else latest
+        published = self._corrector.published(info, *size, view)
+        early = time.monotonic() - self._since < _CAMERA_INFO_GRACE_S
+        if info is None and early:
+            return published  # the driver may just not have sent it yet
+        problem = published.problem
+        if info is None and latest is not None:
+            problem = _NO_MATCH
+        if problem and published.camera is None and wants_cloud:
+            problem = _NO_CLOUD + problem
+        if problem and problem != self.camera_problem:
+            self._warn(problem)
+        self.camera_problem = problem
+        return published
+
+    def _guarded(
+        self,
+        estimate: Estimate,
+        camera: PublishedCamera,
+        model: LoadedModel,
+        parameters: NodeParameters,
+        size: tuple[int, int],
+    ) -> Estimate:
+        """Compare the lens with the model's, and blank the depth if that is asked for."""
+        view = model.pipeline.view(*size)
+        focal_length_px = 0.0
+        if camera.camera is not None:  # of the published pixels: brought back to the camera's
+            published_scale = 1.0 if camera.size == size else view.scales[0]
+            focal_length_px = camera.camera.k[0] / published_scale
+        verdict = judge_lens(model.contract.lens, parameters, focal_length_px, view)
+        if verdict.problem and verdict.problem != self.lens_problem:
+            self._warn(verdict.problem)
+        self.lens_problem = verdict.problem
+        if verdict.problem and parameters.lens_guard == "blank":
+            return blank_depth(estimate)
+        return estimate

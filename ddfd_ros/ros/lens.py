@@ -1,0 +1,88 @@
+"""The lens and view parameters as the core takes them, and the guard that watches the lens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ddfd_ros.core.lens_guard import CameraLens, LensVerdict, compare_lens
+from ddfd_ros.core.point_cloud import CloudOptions
+from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.core.trust import Thresholds
+from ddfd_ros.core.types import Estimate
+from ddfd_ros.core.view import View, ViewOptions
+from ddfd_ros.ros.parameters import NodeParameters
+
+
+def view_options(parameters: NodeParameters) -> ViewOptions:
+    """What the network is to see of the camera's image."""
+    return ViewOptions(
+        pixel_pitch_m=parameters.camera_pixel_pitch_um * 1e-6,
+        height=parameters.network_height,
+        width=parameters.network_width,
+        oversize=parameters.oversize,
+        network_size=parameters.output_size == "network",
+    )
+
+
+def thresholds(parameters: NodeParameters) -> Thresholds:
+    """The pipeline's thresholds; a parameter of 0 means no limit."""
+    return Thresholds(
+        max_sigma_m=parameters.max_sigma_m or math.inf,
+        min_depth_m=parameters.min_depth_m,
+        max_depth_m=parameters.max_depth_m or math.inf,
+        max_edge=parameters.max_edge or math.inf,
+        mark_range=parameters.out_of_range == "rep117",
+    )
+
+
+def cloud_options(parameters: NodeParameters) -> CloudOptions:
+    """Which pixels become points; a parameter of 0 means no limit."""
+    return CloudOptions(
+        decimation=parameters.cloud_decimation,
+        organized=parameters.cloud_organized,
+        max_edge=parameters.cloud_max_edge or math.inf,
+        min_depth_m=parameters.cloud_min_depth_m,
+        max_depth_m=parameters.cloud_max_depth_m or math.inf,
+        max_sigma_m=parameters.cloud_max_sigma_m or math.inf,
+    )
+
+
+def camera_lens(parameters: NodeParameters, focal_length_px: float = 0.0) -> CameraLens:
+    """What is known of the lens at the size of the camera's image.
+
+    Args:
+        parameters: The node's parameters.
+        focal_length_px: K[0] of that image; 0: not calibrated.
+    """
+    pitch_m = parameters.camera_pixel_pitch_um * 1e-6
+    given = CameraLens(
+        focal_length_m=parameters.camera_focal_length_mm * 1e-3,
+        f_number=parameters.camera_f_number,
+        focus_distance_m=parameters.camera_focus_distance_m,
+        pixel_pitch_m=pitch_m,
+    )
+    return given.with_camera(focal_length_px, pitch_m)
+
+
+def judge_lens(
+    model: LensConfig | None,
+    parameters: NodeParameters,
+    focal_length_px: float,
+    view: View,
+) -> LensVerdict:
+    """Compare the camera, as the network sees it, with the lens the model was trained for."""
+    if parameters.lens_guard == "off":
+        return LensVerdict()
+    camera = camera_lens(parameters, focal_length_px)
+    seen = replace(camera, pixel_pitch_m=camera.pixel_pitch_m / view.scale)
+    return compare_lens(model, seen, parameters.lens_tolerance)
+
+
+def blank_depth(estimate: Estimate) -> Estimate:
+    """The estimate with every depth unknown; what else it holds stays."""
+    if estimate.depth_m is None:
+        return estimate
+    return replace(estimate, depth_m=np.full_like(estimate.depth_m, np.nan))
