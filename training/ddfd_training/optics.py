@@ -1,8 +1,8 @@
 """Photograph a sharp image and its depth through a thin lens: layered defocus with occlusion.
 
-The scene is cut into layers of (nearly) equal depth. Each is blurred with the lens's disk for its
-distance, and the layers are laid over each other from near to far (Carvalho 2018, eqs. 1-2, after
-Hasinoff and Kutulakos 2007):
+The scene is cut into layers of (nearly) equal depth or blur. Each is blurred with the lens's
+point-spread function for its distance, and the layers are laid over each other from near to far
+(Carvalho 2018, eqs. 1-2, after Hasinoff and Kutulakos 2007):
 
     L_blurred = sum_k (A*_k L*_k) * h_k . M_k,     M_k = prod_{j nearer than k} (1 - A*_j * h_j)
 
@@ -10,6 +10,10 @@ A_k is the mask of layer k, h_k its point-spread function, and the star marks th
 behind what occludes it, so that a blurred edge in front lets the background shine through instead
 of a dark seam. The result is divided by the sum of the weights: thin slices of a slanted surface
 do not cover a pixel wholly by themselves.
+
+With soft layers each pixel is shared by the two layers next to its blur, A_k = max(0, 1 - |p - k|)
+at position p. Shares of one surface lie side by side, so they add up until the pixel is covered:
+a layer gets min(A*_k * h_k, what is left) instead of a product.
 
 Blur is applied to the pixel values as they are (gamma-encoded), as in the papers.
 """
@@ -20,10 +24,18 @@ import torch
 import torch.nn.functional as F
 
 from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.psf import KERNELS, point_spread
+from ddfd_training.optics_options import (
+    LAYER_STEP_M,
+    RENDER_PRESETS,
+    Layering,
+    RenderOptions,
+    cut,
+    render_options,
+)
+from ddfd_training.psf import render_kernel
 
-LAYER_STEP_M = 10.0 / 255
-"""Thickness of a layer in metres (Carvalho 2018)."""
+__all__ = ["JUMP_PX", "LAYER_STEP_M", "RENDER_PRESETS", "RenderOptions", "render_defocus"]
+
 JUMP_PX = 1.0
 """Neighbouring pixels whose blur differs by more than this many pixels lie on two surfaces."""
 _FFT_FROM = 19  # kernel width from which the Fourier transform is faster than the sum
@@ -37,35 +49,51 @@ def render_defocus(
     kernel: str = "disk",
     layer_step_m: float = LAYER_STEP_M,
     sigma_per_diameter: float = 0.3,
+    options: RenderOptions | str | None = None,
 ) -> torch.Tensor:
     """Blur ``sharp_rgb`` as ``lens`` would, from its depth.
 
-    Differentiable in ``sharp_rgb``. Runs where the tensors are.
+    Differentiable in ``sharp_rgb``, and with soft layers (``options="soft"``) in ``depth_m`` too.
+    Runs where the tensors are.
 
     Args:
         sharp_rgb: ``[N, C, H, W]`` all-in-focus images, any range.
         depth_m: ``[N, 1, H, W]`` positive depth in metres, without gaps.
         lens: The lens, its pixel pitch that of this image.
-        kernel: ``disk`` (a thin lens with a round aperture) or ``gaussian``.
+        kernel: ``disk`` (a thin lens with a round aperture), ``gaussian``, or ``blend``.
         layer_step_m: Thickness of a depth layer in metres.
         sigma_per_diameter: For ``gaussian``: standard deviation over blur diameter
             (0.3 in D3-Net's code, 0.5 in the self-supervised variant).
+        options: A name of ``RENDER_PRESETS`` or all options; replaces the three above.
 
     Returns:
         ``[N, C, H, W]``, of the same type and range.
 
     Raises:
         ValueError: Shapes do not fit, depth is not positive and finite, or an unknown kernel.
+
+    Example:
+        >>> lens = LensConfig(15e-3, 2.8, 8.0, 5.6e-6)
+        >>> wall = torch.full((1, 1, 32, 32), 1.0)
+        >>> render_defocus(torch.rand(1, 3, 32, 32), wall, lens).shape
+        torch.Size([1, 3, 32, 32])
     """
-    _check(sharp_rgb, depth_m, kernel, layer_step_m)
+    if options is None:
+        layering = Layering("depth", layer_step_m)
+        options = RenderOptions(kernel, sigma_per_diameter, layering=layering)
+    options = render_options(options)
+    _check(sharp_rgb, depth_m)
+    # A GPU takes the whole batch at once; a CPU is faster on the few pixels of one image's layer.
+    together = sharp_rgb.device.type != "cpu" and options.layering.from_nearest_m is None
+    size = len(sharp_rgb) if together else 1
     images = [
-        _render_one(rgb, depth[0], lens, kernel, layer_step_m, sigma_per_diameter)
-        for rgb, depth in zip(sharp_rgb, depth_m, strict=True)
+        _render(rgb, depth[:, 0], lens, options)
+        for rgb, depth in zip(sharp_rgb.split(size), depth_m.split(size), strict=True)
     ]
-    return torch.stack(images)
+    return torch.cat(images)
 
 
-def _check(rgb: torch.Tensor, depth_m: torch.Tensor, kernel: str, step_m: float) -> None:
+def _check(rgb: torch.Tensor, depth_m: torch.Tensor) -> None:
     """Refuse input that would give nonsense, naming what was expected."""
     if rgb.ndim != 4 or depth_m.shape != (rgb.shape[0], 1, *rgb.shape[2:]):
         raise ValueError(
@@ -77,127 +105,143 @@ def _check(rgb: torch.Tensor, depth_m: torch.Tensor, kernel: str, step_m: float)
             "expected depth that is positive and finite everywhere, got zero, negative, "
             "infinite or NaN values; fill the gaps first"
         )
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}")
-    if not step_m > 0:
-        raise ValueError(f"layer_step_m: expected a positive thickness in metres, got {step_m}")
 
 
-def _render_one(
-    rgb: torch.Tensor,
-    depth_m: torch.Tensor,
-    lens: LensConfig,
-    kernel: str,
-    step_m: float,
-    sigma_ratio: float,
+def _render(
+    rgb: torch.Tensor, depth_m: torch.Tensor, lens: LensConfig, options: RenderOptions
 ) -> torch.Tensor:
-    """One image ``[C, H, W]`` with depth ``[H, W]``."""
-    # Layer k spans [k, k + 1) steps; its blur is that of its middle.
-    front = torch.div(depth_m, step_m, rounding_mode="floor").to(torch.int64)
-    used, compact = torch.unique(front, return_inverse=True)
+    """Images ``[N, C, H, W]`` with depth ``[N, H, W]``."""
+    layers = cut(depth_m, lens, options.layering)
     spreads = [
-        point_spread(abs(lens.signed_coc_px((k + 0.5) * step_m)), kernel, sigma_ratio)
-        for k in used.tolist()
+        render_kernel(
+            abs(blur_px),
+            options.kernel,
+            options.sigma_per_diameter,
+            options.gaussian_share,
+            options.sharp_below_px,
+            options.largest_kernel_px,
+        )
+        for blur_px in layers.blur_px
     ]
     margin = max(spread.shape[-1] for spread in spreads) // 2
     if margin == 0:
         return rgb.clone()
     # Beyond the border the scene goes on as it is at the border.
-    rgb = _pad(rgb[None], margin)[0]
-    compact = _pad(compact[None, None].to(rgb.dtype), margin)[0, 0].to(torch.int64)
-    blur_px = torch.tensor(
-        [lens.signed_coc_px((k + 0.5) * step_m) for k in used.tolist()], device=rgb.device
+    rgb = _pad(rgb, margin)
+    position = _pad(layers.position[:, None].to(rgb.dtype), margin)
+    own_px = _pad(layers.own_px[:, None].to(rgb.dtype), margin)
+    origin, hidden = extend_behind(own_px, margin if options.extend else 0)
+    behind = rgb.flatten(2).gather(2, origin.flatten(2).expand(-1, rgb.shape[1], -1))
+    behind_position = position.flatten(2).gather(2, origin.flatten(2)).reshape(position.shape)
+    surfaces = (
+        (rgb, position, torch.ones_like(hidden)),
+        (behind.reshape(rgb.shape), behind_position, hidden),
     )
-    behind, behind_rgb = extend_behind(compact, rgb, blur_px, margin)
-    out = _composite(rgb, compact, behind, behind_rgb, spreads)
-    return out[:, margin:-margin, margin:-margin]
+    out = _composite(surfaces, spreads, soft=options.layering.soft)
+    return out[..., margin:-margin, margin:-margin]
 
 
 def _pad(tensor: torch.Tensor, margin: int) -> torch.Tensor:
     return F.pad(tensor, (margin,) * 4, mode="replicate")
 
 
-def extend_behind(
-    front: torch.Tensor, rgb: torch.Tensor, blur_px: torch.Tensor, reach: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def extend_behind(blur_px: torch.Tensor, reach: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Continue each surface behind its nearer neighbour, ring by ring.
 
-    A pixel beside a surface farther away (by more than ``JUMP_PX`` of blur) gets, as what lies
-    hidden behind it, that neighbour's layer and colour; the next ring takes it from there.
+    A pixel beside a surface farther away (by more than ``JUMP_PX`` of blur) gets that neighbour
+    as what lies hidden behind it; the next ring takes it from there.
 
     Args:
-        front: int64 ``[H, W]``, index into ``blur_px`` of the visible layer (0 is nearest).
-        rgb: ``[C, H, W]``, visible colours.
-        blur_px: ``[K]``, signed blur of each layer, rising with distance.
+        blur_px: ``[N, 1, H, W]``, signed blur of the visible surface, rising with distance.
         reach: How many pixels to go behind the occluder.
 
     Returns:
-        Layer index int64 ``[H, W]`` of the hidden surface (-1: none) and colours ``[C, H, W]``.
+        For each pixel, the place (row times width plus column, int64 ``[N, 1, H, W]``) of the
+        visible pixel that continues behind it, and where there is one (boolean).
     """
-    height, width = front.shape
-    own_px = blur_px[front]
-    reached_px, layer, colour = own_px, front, rgb
-    hidden = torch.zeros_like(front, dtype=torch.bool)
+    height, width = blur_px.shape[-2:]
+    place = torch.arange(height * width, device=blur_px.device).view(1, 1, height, width)
+    origin = place.expand_as(blur_px)
+    reached_px, hidden = blur_px.float(), torch.zeros_like(blur_px, dtype=torch.bool)
+    own_px = reached_px
     for _ in range(reach):
-        farthest_px, source = F.max_pool2d(
-            reached_px[None, None].float(), 3, stride=1, padding=1, return_indices=True
-        )
-        farthest_px, source = farthest_px[0, 0], source[0, 0]
+        farthest_px, source = F.max_pool2d(reached_px, 3, stride=1, padding=1, return_indices=True)
         new = (~hidden) & (farthest_px - own_px > JUMP_PX)
         if not bool(new.any()):
             break
         reached_px = torch.where(new, farthest_px, reached_px)
-        layer = torch.where(new, layer.reshape(-1)[source], layer)
-        moved = colour.reshape(colour.shape[0], -1)[:, source.reshape(-1)]
-        colour = torch.where(new, moved.reshape(-1, height, width), colour)
+        moved = origin.flatten(2).gather(2, source.flatten(2)).reshape(origin.shape)
+        origin = torch.where(new, moved, origin)
         hidden = hidden | new
-    return torch.where(hidden, layer, torch.full_like(layer, -1)), colour
+    return origin, hidden
+
+
+Surface = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Colours ``[N, C, H, W]``, positions among the layers and where there is any ``[N, 1, H, W]``."""
 
 
 def _composite(
-    rgb: torch.Tensor,
-    front: torch.Tensor,
-    behind: torch.Tensor,
-    behind_rgb: torch.Tensor,
-    spreads: list[torch.Tensor],
+    surfaces: tuple[Surface, Surface], spreads: list[torch.Tensor], *, soft: bool
 ) -> torch.Tensor:
-    """Lay the blurred layers over each other, nearest first; ``[C, H, W]``."""
-    channels, height, width = rgb.shape
+    """Lay the blurred layers over each other, nearest first; ``[N, C, H, W]``."""
+    rgb = surfaces[0][0]
+    channels = rgb.shape[1]
     total = torch.zeros_like(rgb)
-    weight = rgb.new_zeros(height, width)
-    clear = rgb.new_ones(height, width)
+    weight = torch.zeros_like(rgb[:, :1])
+    clear = torch.ones_like(weight)
+    tiny = torch.finfo(rgb.dtype).tiny
     for k, spread in enumerate(spreads):
-        visible = front == k
-        mask = visible | (behind == k)
-        rows, columns = _bounds(mask, spread.shape[-1] // 2)
-        mask_box = mask[rows, columns]
-        colour = torch.where(
-            visible[rows, columns], rgb[:, rows, columns], behind_rgb[:, rows, columns]
+        masks = [_mask(position, there, k, soft=soft) for _, position, there in surfaces]
+        box = _bounds(masks[0] + masks[1], spread.shape[-1] // 2)
+        if box is None:
+            continue
+        shares = [mask[box] for mask in masks]
+        colour = sum(
+            surface[0][box] * share for surface, share in zip(surfaces, shares, strict=True)
         )
-        layer = torch.cat([colour * mask_box, mask_box[None].to(rgb.dtype)])
-        blurred = _convolve(layer, spread.to(rgb))
-        covered = blurred[channels]
+        blurred = _convolve(torch.cat([colour, shares[0] + shares[1]], dim=1), spread.to(rgb))
+        covered = blurred[:, channels:]
         # What is still clear of nearer layers; a copy, since autograd keeps it for the way back.
-        clear_box = clear[rows, columns].clone()
-        total[:, rows, columns] += blurred[:channels] * clear_box
-        weight[rows, columns] += covered * clear_box
-        clear[rows, columns] = clear_box * (1 - covered)
-    return total / weight.clamp_min(torch.finfo(rgb.dtype).tiny)
+        clear_box = clear[box].clone()
+        if soft:
+            free = (clear_box / covered.clamp_min(1e-6)).clamp(0, 1)
+            clear[box] = clear_box - covered * free
+        else:
+            free = clear_box
+            clear[box] = clear_box * (1 - covered)
+        total[box] += blurred[:, :channels] * free
+        weight[box] += covered * free
+    return total / weight.clamp_min(tiny)
 
 
-def _bounds(mask: torch.Tensor, margin: int) -> tuple[slice, slice]:
-    """Rows and columns that the blurred mask reaches."""
+def _mask(position: torch.Tensor, there: torch.Tensor, k: int, *, soft: bool) -> torch.Tensor:
+    """How much of each pixel is on layer ``k``, 0 to 1."""
+    if soft:
+        return (1 - (position - k).abs()).clamp_min(0) * there
+    return ((position == k) & there).to(position.dtype)
+
+
+Box = tuple[slice, slice, slice, slice]
+
+
+def _bounds(mask: torch.Tensor, margin: int) -> Box | None:
+    """The rectangle that the blurred mask ``[N, 1, H, W]`` reaches, or None where it is empty."""
+    everything = slice(None)
+    if mask.device.type != "cpu":  # to ask the device where the mask ends costs more than it saves
+        return (everything,) * 4
     spans = []
-    for axis in (1, 0):
-        hit = torch.nonzero(mask.any(dim=axis)).flatten()
+    for axes in ((0, 1, 3), (0, 1, 2)):
+        hit = torch.nonzero(mask.amax(dim=axes)).flatten()
+        if hit.numel() == 0:
+            return None
         low, high = int(hit[0]) - margin, int(hit[-1]) + margin + 1
-        spans.append(slice(max(low, 0), min(high, mask.shape[1 - axis])))
-    return spans[0], spans[1]
+        spans.append(slice(max(low, 0), high))
+    return everything, everything, spans[0], spans[1]
 
 
 def _convolve(layer: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
-    """Blur ``[C, H, W]`` with ``[k, k]``, zeros outside: the normalisation makes up for them."""
-    channels, height, width = layer.shape
+    """Blur ``[N, C, H, W]`` with ``[k, k]``, zeros outside; the normalisation makes up for it."""
+    channels, height, width = layer.shape[1:]
     size = spread.shape[-1]
     if size == 1:
         return layer
@@ -207,8 +251,8 @@ def _convolve(layer: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         product = torch.fft.rfft2(layer, s=padded) * torch.fft.rfft2(spread, s=padded)
         start = size // 2
         full = torch.fft.irfft2(product, s=padded)
-        return full[:, start : start + height, start : start + width]
+        return full[..., start : start + height, start : start + width]
     # Channels last: a depthwise convolution runs five times as fast there on a CPU.
-    image = layer[None].contiguous(memory_format=torch.channels_last)
+    image = layer.contiguous(memory_format=torch.channels_last)
     weights = spread.expand(channels, 1, size, size).contiguous()
-    return F.conv2d(image, weights, padding=size // 2, groups=channels)[0]
+    return F.conv2d(image, weights, padding=size // 2, groups=channels)

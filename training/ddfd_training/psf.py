@@ -1,4 +1,4 @@
-"""Point-spread functions on the pixel grid: the disk of a round aperture, and the Gaussian."""
+"""Point-spread functions on the pixel grid: the disk of a round aperture, the Gaussian, both."""
 
 from __future__ import annotations
 
@@ -9,27 +9,57 @@ import numpy as np
 import torch
 
 KERNELS = ("disk", "gaussian")
+RENDER_KERNELS = (*KERNELS, "blend")
 _LINES = 64
 _QUANTUM_PX = 1 / 64
 
 
-def point_spread(diameter_px: float, kernel: str, sigma_per_diameter: float) -> torch.Tensor:
+def render_kernel(
+    diameter_px: float,
+    kernel: str,
+    sigma_per_diameter: float,
+    gaussian_share: float = 0.5,
+    sharp_below_px: float = 0.0,
+    largest_px: int = 0,
+) -> torch.Tensor:
     """The kernel of a blur ``diameter_px`` pixels wide; float32 ``[k, k]``, k odd, sum 1.
 
-    The diameter is rounded to 1/64 px so that kernels can be kept.
+    The diameter, less ``sharp_below_px``, is rounded to 1/64 px so that kernels can be kept.
+    Arguments as the fields of ``RenderOptions``.
     """
-    steps = round(diameter_px / _QUANTUM_PX)
-    return _cached(steps, kernel, sigma_per_diameter)
+    steps = round(max(diameter_px - sharp_below_px, 0.0) / _QUANTUM_PX)
+    return _cached(steps, kernel, sigma_per_diameter, gaussian_share, largest_px)
 
 
 @lru_cache(maxsize=4096)
-def _cached(steps: int, kernel: str, sigma_per_diameter: float) -> torch.Tensor:
+def _cached(
+    steps: int, kernel: str, sigma_per_diameter: float, gaussian_share: float, largest_px: int
+) -> torch.Tensor:
     diameter_px = steps * _QUANTUM_PX
-    if kernel == "disk":
+    if kernel == "blend":
+        weights = blend_kernel(diameter_px, sigma_per_diameter, gaussian_share)
+    elif kernel == "disk":
         weights = disk_kernel(diameter_px)
     else:
         weights = gaussian_kernel(sigma_per_diameter * diameter_px)
+    excess = (len(weights) - largest_px) // 2
+    if largest_px and excess > 0:
+        weights = weights[excess:-excess, excess:-excess]
+        weights = weights / weights.sum()
     return torch.from_numpy(weights.astype(np.float32))
+
+
+def blend_kernel(
+    diameter_px: float, sigma_per_diameter: float, gaussian_share: float
+) -> np.ndarray:
+    """A weighted sum of disk and Gaussian, between an ideal lens and a soft one; sum 1."""
+    parts = (disk_kernel(diameter_px), gaussian_kernel(sigma_per_diameter * diameter_px))
+    size = max(len(part) for part in parts)
+    kernel = np.zeros((size, size))
+    for part, share in zip(parts, (1 - gaussian_share, gaussian_share), strict=True):
+        margin = (size - len(part)) // 2
+        kernel[margin : size - margin, margin : size - margin] += share * part
+    return kernel
 
 
 def disk_kernel(diameter_px: float) -> np.ndarray:
