@@ -34,6 +34,9 @@ class SourceConfig:
             that of the resized image: half the size, twice the pixel pitch.
         centre_crop: Height and width to keep of that, or empty.
         limit: Use only so many frames, evenly spaced; 0 takes all.
+        sharp: Register the sharp companions of natural photographs, which takes a while; a
+            training of depth alone does not need them.
+        options: Further options of the data set, see docs/datasets.md: ``{views: true}``.
     """
 
     dataset: str = "nyuv2"
@@ -47,6 +50,8 @@ class SourceConfig:
     size: tuple[int, ...] = ()
     centre_crop: tuple[int, ...] = ()
     limit: int = 0
+    sharp: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,13 @@ def stages_of(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> list[
             config = replace(config, init=f"@{configs[-1].name}")
         configs.append(config)
     return configs
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of plain values with changes laid over them, mappings key by key."""
+    result = deepcopy(dict(values))
+    _merge(result, changes)
+    return result
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -34,7 +34,14 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
     if source.input not in INPUTS:
         raise DatasetError(f"input: expected one of {', '.join(INPUTS)}, got {source.input!r}")
     dataset, natural = _open_dataset(source)
-    dataset = Prepared(dataset, source.size, source.centre_crop, source.limit, fill=not natural)
+    dataset = Prepared(
+        dataset,
+        source.size,
+        source.centre_crop,
+        source.limit,
+        fill=not natural,
+        sharp=source.sharp or not natural,
+    )
     if natural:
         return stack_pairs(dataset, source.weight)
     if source.input == "sharp":
@@ -88,6 +95,7 @@ class Prepared(ReadSequence[RgbdSample]):
         centre_crop: Height and width to keep of that, or empty.
         limit: Only so many, evenly spaced; 0 takes all.
         fill: Give unknown depth the value of the nearest known pixel.
+        sharp: Keep the sharp companions.
     """
 
     def __init__(
@@ -98,12 +106,13 @@ class Prepared(ReadSequence[RgbdSample]):
         limit: int = 0,
         *,
         fill: bool = False,
+        sharp: bool = True,
     ) -> None:
         for name, sides in (("size", size), ("centre_crop", centre_crop)):
             if len(sides) not in (0, 2):
                 raise DatasetError(f"{name}: expected [height, width] or nothing, got {sides}")
         self._dataset, self._size, self._crop = dataset, tuple(size), tuple(centre_crop)
-        self._fill = fill
+        self._fill, self._sharp = fill, sharp
         every = len(dataset)
         count = min(limit, every) if limit else every
         self._frames = np.linspace(0, every - 1, count).round().astype(int).tolist()
@@ -115,6 +124,8 @@ class Prepared(ReadSequence[RgbdSample]):
     def read(self, index: int) -> RgbdSample:
         """Sample ``index``, prepared."""
         sample = self._dataset[self._frames[index]]
+        if not self._sharp:
+            sample = replace(sample, sharp_rgb=None)
         depth_m = sample.depth_m
         if self._fill and not np.isfinite(depth_m).all():
             depth_m = fill_depth(depth_m)

@@ -1,0 +1,136 @@
+"""Puts one network to one test, for the page of claims: every measure, and each image's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ddfd_training.claims_plan import BaselineConfig, ProbeConfig, at
+from ddfd_training.crops import ImageSet
+from ddfd_training.evaluate import Evaluation, Model
+from ddfd_training.evaluate_items import Item
+from ddfd_training.metrics import depth_metrics
+from ddfd_training.sources import open_source
+from ddfd_training.uncertainty import SAMPLES, Calibration, monte_carlo
+from ddfd_training.zhuo_sim import ZhuoSim, calibrate, edge_blur_px
+
+DEPTH_CLIP_M = (0.5, 10.0)
+
+
+class NetworkModel:
+    """A network as something that answers images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network.eval()
+
+    def infer(self, image: np.ndarray, heads: object = None) -> dict[str, np.ndarray]:
+        """Answer a uint8 image ``[H, W, 3]`` with the heads, images as uint8."""
+        del heads
+        with torch.no_grad():
+            answer = self._network(to_batch(image))
+        result = {}
+        for key, value in answer.items():
+            planes = value[0].float().numpy()
+            if key == "sharp_rgb":
+                pixels = np.rint(planes.transpose(1, 2, 0) * 255)
+                result[key] = np.clip(pixels, 0, 255).astype(np.uint8)
+            else:
+                result[key] = planes[0]
+        return result
+
+
+def to_batch(image: np.ndarray) -> torch.Tensor:
+    """uint8 ``[H, W, 3]`` as ``[1, 3, H, W]`` in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].float() / 255
+
+
+def open_items(probe: ProbeConfig, data_root: Path, cache: str) -> list[Item]:
+    """The test's images with their truth, depth clipped to what the networks can answer."""
+    images: ImageSet = open_source(at(probe.source, data_root), probe.lens, cache)
+    items = []
+    for frame in images.frames:
+        sharp = bool(images.sharp_known[frame].all())
+        items.append(
+            Item(
+                name=str(frame),
+                image_rgb=np.array(images.defocused_rgb[frame]),
+                depth_m=np.clip(images.depth_m[frame], *DEPTH_CLIP_M),
+                sharp_rgb=np.array(images.sharp_rgb[frame]) if sharp else None,
+            )
+        )
+    return items
+
+
+def measure(model: Model, items: Sequence[Item], *, edges: bool) -> dict[str, Any]:
+    """Every measure of :mod:`ddfd_training.evaluate`, and depth errors image by image."""
+    evaluation = Evaluation(edges=edges)
+    rows: list[dict[str, float | str]] = []
+    for item in items:
+        start = time.perf_counter()
+        answer = model.infer(item.image_rgb)
+        evaluation.add(item, answer, (time.perf_counter() - start) * 1e3)
+        if "depth_m" in answer:
+            errors = depth_metrics(answer["depth_m"], item.depth_m)
+            rows.append({"frame": item.name, **{key: errors[key] for key in ROW_KEYS}})
+    result = evaluation.result()
+    result["by_image"] = rows
+    return result
+
+
+ROW_KEYS = ("rmse", "abs_rel", "delta1")
+
+
+def measure_uncertainty(
+    network: nn.Module, items: Sequence[Item], frames: int, seed: int
+) -> dict[str, Any]:
+    """Monte-Carlo dropout and the stated deviation on ``frames`` evenly spaced test frames."""
+    chosen = np.unique(np.linspace(0, len(items) - 1, frames).round().astype(int))
+    model_part, stated, total = Calibration("normal"), Calibration(), Calibration("normal")
+    rows = []
+    for index in chosen.tolist():
+        item = items[index]
+        found = monte_carlo(network, to_batch(item.image_rgb), seed=seed)
+        model_part.add(found.mean_m, found.std_m, item.depth_m)
+        row = {"frame": item.name, "model_std_m": float(found.std_m.mean())}
+        if found.sigma_m is not None and found.total_m is not None:
+            stated.add(found.mean_m, found.sigma_m, item.depth_m)
+            total.add(found.mean_m, found.total_m, item.depth_m)
+            row["stated_sigma_m"] = float(found.sigma_m.mean())
+        rows.append(row)
+    return {
+        "samples": SAMPLES,
+        "by_image": rows,
+        "monte_carlo": model_part.result(),
+        "stated": stated.result(),
+        "total": total.result(),
+    }
+
+
+def measure_baseline(
+    config: BaselineConfig, probe: ProbeConfig, data_root: Path, cache: str
+) -> dict[str, Any]:
+    """Zhuo and Sim's method on the test, calibrated on edges of training frames."""
+    train = open_source(at(config.calibrate, data_root), probe.lens, cache)
+    chosen = np.linspace(0, len(train.frames) - 1, config.calibration_frames).round().astype(int)
+    blur, depth = [], []
+    random = np.random.default_rng(0)
+    for index in chosen.tolist():
+        frame = train.frames[index]
+        sigma_px, known = edge_blur_px(np.array(train.defocused_rgb[frame]))
+        rows, columns = np.nonzero(known)
+        some = random.permutation(len(rows))[:500]
+        blur.append(sigma_px[rows[some], columns[some]])
+        depth.append(np.clip(train.depth_m[frame][rows[some], columns[some]], *DEPTH_CLIP_M))
+    found = calibrate(np.concatenate(blur), np.concatenate(depth), probe.lens)
+    items = open_items(probe, data_root, cache)[:: config.every]
+    result = measure(ZhuoSim(found), items, edges=False)
+    result["calibration"] = {
+        "ratio": found.ratio, "rest_px": found.rest_px, "edge_pixels": int(sum(map(len, blur)))
+    }  # fmt: skip
+    return result
