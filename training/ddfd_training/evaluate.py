@@ -12,6 +12,7 @@ import numpy as np
 
 from ddfd_training.evaluate_items import Item
 from ddfd_training.metrics import DepthTable, edge_kld, image_metrics, sigma_metrics
+from ddfd_training.metrics_defocus import DefocusTable
 from ddfd_training.metrics_sigma import COVERAGE_LEVELS, laplace_half_width_m
 
 BIN_M = 0.5
@@ -173,6 +174,7 @@ class Evaluation:
         self._edges = edges
         self._depth, self._near = DepthTable(), DepthTable()
         self._bins, self._images, self._sigma = DepthBins(), ImageTable(), SigmaTable()
+        self._defocus = DefocusTable()
         self._edge_kld, self._notes = _Means(), _Means()
         self._infer_ms: list[float] = []
         self._count = 0
@@ -188,6 +190,8 @@ class Evaluation:
             self._sigma.add(outputs["depth_m"], outputs["sigma_m"], item.depth_m)
         if "sharp_rgb" in outputs:
             self._images.add(item, outputs["sharp_rgb"])
+        if "defocus_px" in outputs and item.lens is not None:
+            self._defocus.add(outputs["defocus_px"], item.depth_m, item.lens)
 
     def _add_depth(self, pred_m: np.ndarray, target_m: np.ndarray) -> None:
         self._depth.add(pred_m, target_m)
@@ -207,7 +211,11 @@ class Evaluation:
             if self._sensor_range_m is not None:
                 near = {"up_to_m": self._sensor_range_m} | self._near.result()
                 result["depth_within_sensor_range"] = near
-        parts = {"all_in_focus": self._images.result(), "sigma": self._sigma.result()}
+        parts = {
+            "all_in_focus": self._images.result(),
+            "sigma": self._sigma.result(),
+            "defocus": self._defocus.result(),
+        }
         result |= {key: part for key, part in parts.items() if part is not None}
         if notes := self._notes.result():
             result["preparation"] = notes
@@ -234,7 +242,8 @@ def evaluate(
 
     Returns:
         Nested dicts of numbers: ``depth`` (means over images and over pixels), ``depth_bins``,
-        ``all_in_focus`` (input, output, gain), ``sigma``, ``preparation``, ``infer_ms``.
+        ``all_in_focus`` (input, output, gain), ``sigma``, ``defocus`` (where the lens is known),
+        ``preparation``, ``infer_ms``.
     """
     evaluation = Evaluation(sensor_range_m, edges=edges)
     for item in items:

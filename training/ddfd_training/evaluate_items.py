@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.base import ReadSequence, RgbdSample
 from ddfd_training.defocus_cache import RenderSettings, load_or_render
 from ddfd_training.depth_fill import fill_depth
@@ -27,6 +28,7 @@ class Item:
         sharp_rgb: uint8 ``[H, W, 3]``, laid over the input, or ``None``.
         box: Rows and columns in which ``sharp_rgb`` is to be compared.
         notes: Numbers about the preparation, averaged for the report.
+        lens: What took the image, so that its blur is known; ``None`` if that is not known.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Item:
     sharp_rgb: np.ndarray | None = None
     box: tuple[slice, slice] = WHOLE
     notes: dict[str, float] = field(default_factory=dict)
+    lens: LensConfig | None = None
 
 
 class First(ReadSequence[RgbdSample]):
@@ -69,7 +72,7 @@ class Rendered(ReadSequence[Item]):
         fill: bool,
     ) -> None:
         source = First(samples, 0, fill=True) if fill else samples
-        self._samples = samples
+        self._samples, self._lens = samples, settings.lens
         self._images = load_or_render(source, settings, cache, tag=tag)
         self._clip_m = clip_m
 
@@ -87,6 +90,7 @@ class Rendered(ReadSequence[Item]):
             image_rgb=np.array(self._images.defocused_rgb[index]),
             depth_m=depth_m,
             sharp_rgb=sample.sharp_rgb,
+            lens=self._lens,
         )
 
 

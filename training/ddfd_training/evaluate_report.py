@@ -95,6 +95,12 @@ def _sigma_table(part: dict[str, Any]) -> Table:
     return _table("Depth's standard deviation (Laplace)", mean, columns)
 
 
+def _defocus_table(part: dict[str, Any]) -> Table:
+    mean = part["mean_over_images"]
+    columns = {"images": mean, "pixels": part["over_pixels"]}
+    return _table("Blur diameter, without sign, against the lens's own", mean, columns)
+
+
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Print the tables of a report as :mod:`ddfd_training.evaluate_cli` writes it."""
     result, model = report["result"], report["model"]
@@ -114,6 +120,8 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         console.print(_image_table(result["all_in_focus"]))
     if "sigma" in result:
         console.print(_sigma_table(result["sigma"]))
+    if "defocus" in result:
+        console.print(_defocus_table(result["defocus"]))
     time_ms = result["infer_ms"]
     console.print(
         f"inference: {time_ms['p50']:.1f} ms median, {time_ms['p95']:.1f} ms 95th percentile",
