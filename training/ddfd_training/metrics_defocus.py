@@ -21,8 +21,8 @@ def defocus_metrics(pred_px: np.ndarray, target_px: np.ndarray) -> dict[str, flo
         target_px: Same shape; NaN where unknown.
 
     Returns:
-        ``mae_px`` and ``mse_px2`` of the diameters without sign, ``bias_px`` their mean difference;
-        all NaN where nothing is known.
+        ``mae_px`` and ``mse_px2`` of the diameters without sign, ``bias_px`` their mean
+        difference; all NaN where nothing is known.
 
     Raises:
         ValueError: The shapes differ.
