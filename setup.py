@@ -90,6 +90,7 @@ setup(
             "ddfd-evaluate = ddfd_training.evaluate_cli:main",
             "ddfd-defocus = ddfd_training.defocus_cli:main",
             "ddfd-export = ddfd_trt.cli:export_main",
+            "ddfd-engine = ddfd_trt.engine_cli:main",
             "ddfd-verify = ddfd_trt.cli:verify_main",
             "ddfd-bench = ddfd_trt.benchmark:main",
         ],

@@ -31,6 +31,10 @@ HEAD_DTYPES: dict[str, type[np.generic]] = {
 """Type of every head in the exported graph."""
 
 
+class DeviceError(InferenceError):
+    """A GPU failed, was lost, or is not there; another runtime may well answer."""
+
+
 @dataclass(frozen=True)
 class BackendOptions:
     """What can be chosen when a model is opened; a runtime ignores what it has no use for.
@@ -139,6 +143,14 @@ class Backend(ABC):
             timings_ms["infer"] = (time.perf_counter() - ready) * 1e3
         self._check_outputs(outputs, wanted, height, width)
         return crop_outputs(outputs, crop)
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether images of this size in pixels can be answered."""
+        try:
+            self._graph_size(height, width)
+        except ContractError:
+            return False
+        return min(height, width) >= MIN_SIDE_PX
 
     def warm_up(self, height: int, width: int, heads: Collection[str] | None = None) -> float:
         """Run a textured image of this size until everything lazy is done.

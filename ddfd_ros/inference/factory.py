@@ -15,6 +15,7 @@ from ddfd_ros.inference.base import Backend, BackendOptions, one_line
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "ddfd_ros.inference.onnx_backend:OnnxBackend",
     "openvino": "ddfd_ros.inference.openvino_backend:OpenvinoBackend",
+    "tensorrt": "ddfd_ros.inference.tensorrt_backend:TensorrtBackend",
     "torch": "ddfd_ros.inference.torch_backend:TorchBackend",
 }
 """Name of a runtime -> module and class of its backend. A new runtime is a new line here."""

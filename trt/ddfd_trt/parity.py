@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddfd_ros.core.errors import InferenceError
+from ddfd_ros.core.golden import head_scale
 
 TOLERANCES: dict[str, tuple[float, float]] = {
     "depth_m": (1e-3, 1e-3),
@@ -121,7 +122,8 @@ class ErrorCollector:
 
     def _tolerance(self, head: str) -> tuple[float, float]:
         absolute, relative = TOLERANCES[head]
-        return absolute * self._scale, relative * self._scale
+        scale = head_scale(head, self._scale)
+        return absolute * scale, relative * scale
 
     def _difference(
         self, head: str, reference: np.ndarray, answer: np.ndarray

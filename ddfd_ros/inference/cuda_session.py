@@ -1,0 +1,121 @@
+"""One thread's share of a GPU: the primary context, one stream, and memory for copies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pycuda.driver as cuda
+
+from ddfd_ros.core.errors import InferenceError
+from ddfd_ros.inference.base import DeviceError, one_line
+
+CudaError = cuda.Error
+"""Base of what pycuda raises."""
+
+
+class CudaSession:
+    """The device's primary context, current in the thread that makes this, and a stream.
+
+    The primary context is the one that TensorRT and torch use too; it is retained, not made, so
+    that none of them pulls it away from another. ``pycuda.autoinit`` would make one of its own.
+
+    Raises:
+        DeviceError: There is no usable GPU.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        self._thread = threading.get_ident()
+        self._buffers: list[Any] = []
+        self._closed = False
+        try:
+            cuda.init()
+            self._device = cuda.Device(index)
+            self._context = self._device.retain_primary_context()
+            self._context.push()
+            self.stream = cuda.Stream()
+        except CudaError as error:
+            raise DeviceError(
+                f"CUDA: expected a usable GPU, got {one_line(error)}; check nvidia-smi (on a "
+                "Jetson: tegrastats) and that the container passes the GPU on"
+            ) from error
+
+    @property
+    def gpu_name(self) -> str:
+        """The device's name."""
+        return str(self._device.name())
+
+    @property
+    def compute_capability(self) -> str:
+        """Such as ``8.7``."""
+        return "{}.{}".format(*self._device.compute_capability())
+
+    @property
+    def driver(self) -> str:
+        """CUDA version the driver supports, such as ``12.6``."""
+        number = int(cuda.get_driver_version())
+        return f"{number // 1000}.{number % 1000 // 10}"
+
+    def check_thread(self) -> None:
+        """InferenceError in any thread but the one that made the session."""
+        if threading.get_ident() != self._thread:
+            raise InferenceError(
+                "CUDA: expected the thread that opened the model, got another; a GPU backend "
+                "belongs to one thread (see core.worker)"
+            )
+
+    def device_memory(self, size_bytes: int) -> Any:
+        """Device memory, freed with the session; ``int(...)`` of it is its address."""
+        memory = cuda.mem_alloc(max(1, size_bytes))
+        self._buffers.append(memory)
+        return memory
+
+    def page_locked(self, size_bytes: int) -> np.ndarray:
+        """Host memory of uint8 that the GPU copies from and to without the CPU's help."""
+        array: np.ndarray = cuda.pagelocked_empty(max(1, size_bytes), np.uint8)
+        self._buffers.append(array.base)
+        return array
+
+    def to_device(self, target: Any, source: np.ndarray) -> None:
+        """Enqueue a copy to the device; ``source`` is page-locked and stays as it is till then."""
+        cuda.memcpy_htod_async(target, source, self.stream)
+
+    def to_host(self, target: np.ndarray, source: Any) -> None:
+        """Enqueue a copy from the device to page-locked memory."""
+        cuda.memcpy_dtoh_async(target, source, self.stream)
+
+    def synchronize(self) -> None:
+        """Wait until everything enqueued is done."""
+        self.stream.synchronize()
+
+    def free_memory_bytes(self) -> tuple[int, int]:
+        """Free and total memory of the device, of all processes together."""
+        free, total = cuda.mem_get_info()
+        return int(free), int(total)
+
+    def release(self, buffers: Sequence[Any]) -> None:
+        """Free some buffers before the session ends."""
+        for item in buffers:
+            kept = item.base if isinstance(item, np.ndarray) else item
+            self._buffers = [other for other in self._buffers if other is not kept]
+            kept.free()
+
+    def close(self) -> None:
+        """Free the buffers, leave the context and give it back; twice does no harm.
+
+        After a failed kernel freeing fails too: each step is tried whatever became of the last.
+        """
+        if self._closed:
+            return
+        self.check_thread()
+        self._closed = True
+        steps = [item.free for item in self._buffers]
+        self._buffers = []
+        self.stream = None
+        for step in (*steps, self._context.pop, self._context.detach):
+            try:
+                step()
+            except CudaError:
+                continue

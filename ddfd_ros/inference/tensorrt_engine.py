@@ -1,0 +1,202 @@
+"""One deserialised engine with its memory: an image in, its heads out, without allocating."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddfd_ros.core.errors import ModelLoadError
+from ddfd_ros.inference.base import HEAD_DTYPES, DeviceError
+from ddfd_ros.inference.cuda_graph import CudaGraph, CudaGraphError
+from ddfd_ros.inference.engine_manifest import EngineManifest
+from ddfd_ros.inference.graph import INPUT_NAME, Port, check_graph
+from ddfd_ros.inference.tensorrt_api import TensorRt, shape_of
+
+if TYPE_CHECKING:
+    from ddfd_ros.inference.cuda_session import CudaSession
+
+_KEPT_MESSAGES = 5
+
+
+class MessageLog:
+    """The last complaints of TensorRT, for error messages."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    def __call__(self, severity: str, message: str) -> None:
+        """Keep errors and internal errors; see ``tensorrt_api.LogFunction``."""
+        if severity.endswith("ERROR"):
+            self._messages = [*self._messages[1 - _KEPT_MESSAGES :], " ".join(message.split())]
+
+    def __str__(self) -> str:
+        """What was said, or that nothing was."""
+        return "; ".join(self._messages) or "no reason in TensorRT's log"
+
+
+class LoadedEngine:
+    """An engine, its execution context, and page-locked and device memory for its largest size.
+
+    Everything belongs to the thread of ``session``. The first image of a size and selection of
+    heads runs kernel by kernel and is captured into a CUDA graph afterwards; later ones launch it.
+
+    Args:
+        api: The TensorRT to run it with.
+        session: The device.
+        data: The engine's bytes, verified against ``manifest`` before.
+        manifest: The engine's manifest.
+        use_graph: Whether to capture CUDA graphs.
+
+    Raises:
+        ModelLoadError: TensorRT refuses the bytes.
+        ContractError: The engine's tensors are not those of its contract.
+        DeviceError: The GPU has too little memory, or failed.
+    """
+
+    def __init__(
+        self,
+        api: TensorRt,
+        session: CudaSession,
+        data: bytes,
+        manifest: EngineManifest,
+        use_graph: bool = True,
+    ) -> None:
+        self.manifest = manifest
+        self.graph_problem = "" if use_graph else "switched off"
+        self._api, self._session = api, session
+        self._log = MessageLog()
+        self._logger = api.make_logger(self._log)  # must outlive the runtime
+        self._runtime = api.module.Runtime(self._logger)
+        engine = api.deserialize(self._runtime, data, manifest.version_compatible)
+        if engine is None:
+            raise ModelLoadError(
+                f"TensorRT {api.version}: expected an engine it can load, got: {self._log}; build "
+                "it again with ddfd-engine on this machine"
+            )
+        self._engine: Any = engine
+        inputs, outputs = self._ports()
+        self._batched = check_graph(manifest.contract, inputs, outputs)
+        self.device_memory_bytes = api.device_memory_bytes(engine)
+        self._context: Any = engine.create_execution_context()
+        if self._context is None:
+            raise DeviceError(
+                f"TensorRT: expected {self.device_memory_bytes / 1e6:.0f} MB for an execution "
+                f"context, got: {self._log}; free GPU memory or build for a smaller size"
+            )
+        self._graphs: dict[tuple[str, ...], CudaGraph] = {}
+        self._shape: tuple[int, ...] = ()
+        self._views: dict[str, np.ndarray] = {}
+        self._device: dict[str, Any] = {}
+        self._host: dict[str, np.ndarray] = {}
+        self._allocate()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads the engine computes."""
+        return self.manifest.contract.outputs
+
+    def run(self, image: np.ndarray, heads: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Answer one contiguous uint8 ``[H, W, 3]`` image of a size within the manifest's range.
+
+        Returns:
+            Per head an array of its own.
+
+        Raises:
+            DeviceError: TensorRT or CUDA failed.
+        """
+        self._session.check_thread()
+        if image.shape != self._shape:
+            self._set_shape(image.shape)
+        np.copyto(self._views[INPUT_NAME], image)
+        graph = self._graphs.get(heads)
+        if graph is None:
+            self._enqueue(heads)
+            self._session.synchronize()
+            self._capture(heads)
+        else:
+            try:
+                graph.launch(self._session.stream.handle)
+            except CudaGraphError as error:
+                raise DeviceError(f"CUDA graph: {error}; the GPU failed: open again") from error
+            self._session.synchronize()
+        return {name: self._views[name].copy() for name in heads}
+
+    def close(self) -> None:
+        """Free graphs, context, engine and memory, in this order."""
+        for graph in self._graphs.values():
+            graph.close()
+        self._graphs.clear()
+        self._views.clear()
+        self._context = self._engine = self._runtime = None
+        buffers = [*self._host.values(), *self._device.values()]
+        self._host, self._device = {}, {}
+        self._session.release(buffers)
+
+    def _ports(self) -> tuple[list[Port], list[Port]]:
+        engine, modes = self._engine, self._api.module.TensorIOMode
+        ports: dict[bool, list[Port]] = {True: [], False: []}
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            shape = tuple(
+                None if side < 0 else side for side in shape_of(engine.get_tensor_shape(name))
+            )
+            dtype = self._api.dtype_name(engine.get_tensor_dtype(name))
+            port = Port(name, dtype, shape)
+            ports[engine.get_tensor_mode(name) == modes.INPUT].append(port)
+        return ports[True], ports[False]
+
+    def _allocate(self) -> None:
+        """Memory for the largest size; addresses stay the same from here on."""
+        height, width = self.manifest.shapes.maximum
+        for name in (INPUT_NAME, *self.heads):
+            size_bytes = int(np.prod(_plane(name, height, width))) * _dtype(name).itemsize
+            self._device[name] = self._session.device_memory(size_bytes)
+            self._host[name] = self._session.page_locked(size_bytes)
+            if not self._context.set_tensor_address(name, int(self._device[name])):
+                raise DeviceError(f"TensorRT refused the address of {name}: {self._log}")
+
+    def _set_shape(self, shape: tuple[int, ...]) -> None:
+        """Prepare for images of another size; graphs of the last one do not hold for it."""
+        for graph in self._graphs.values():
+            graph.close()
+        self._graphs.clear()
+        self._shape = ()
+        wanted = (1, *shape) if self._batched else shape
+        if not self._context.set_input_shape(INPUT_NAME, wanted):
+            raise DeviceError(
+                f"TensorRT: expected a size within {self.manifest.shapes}, got {shape[1]}x"
+                f"{shape[0]}: {self._log}; build the engine for this size"
+            )
+        for name in (INPUT_NAME, *self.heads):
+            plane = _plane(name, *shape[:2])
+            size_bytes = int(np.prod(plane)) * _dtype(name).itemsize
+            self._views[name] = self._host[name][:size_bytes].view(_dtype(name)).reshape(plane)
+        self._shape = shape
+
+    def _enqueue(self, heads: tuple[str, ...]) -> None:
+        session, views = self._session, self._views
+        session.to_device(self._device[INPUT_NAME], views[INPUT_NAME])
+        if not self._context.execute_async_v3(session.stream.handle):
+            raise DeviceError(
+                f"TensorRT: expected the engine to run, got: {self._log}; build it again"
+            )
+        for name in heads:
+            session.to_host(views[name], self._device[name])
+
+    def _capture(self, heads: tuple[str, ...]) -> None:
+        if self.graph_problem:
+            return
+        try:
+            handle = self._session.stream.handle
+            self._graphs[heads] = CudaGraph(handle, lambda: self._enqueue(heads))
+        except (CudaGraphError, DeviceError) as error:
+            self.graph_problem = str(error)  # runs kernel by kernel: slower, but the same
+
+
+def _plane(name: str, height: int, width: int) -> tuple[int, ...]:
+    return (height, width, 3) if name in (INPUT_NAME, "sharp_rgb") else (height, width)
+
+
+def _dtype(name: str) -> np.dtype:
+    return np.dtype(np.uint8 if name == INPUT_NAME else HEAD_DTYPES[name])

@@ -1,0 +1,1 @@
+"""A stand-in for pycuda on machines without a GPU; see ``driver``."""

@@ -1,0 +1,139 @@
+"""Pictures that show TensorRT which values flow through a network, to choose ranges for int8."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddfd_ros.core.preprocessing import pad_to_size
+from ddfd_ros.inference.tensorrt_api import TensorRt
+from ddfd_trt.files import write_atomically
+from ddfd_trt.verify import find_images, load_images
+
+if TYPE_CHECKING:
+    from ddfd_ros.inference.cuda_session import CudaSession
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Pictures for calibration, one per batch.
+
+    Attributes:
+        paths: Image files.
+        height: Height in pixels they are cut or padded to; never scaled, since scaling changes
+            the blur that the network looks at.
+        width: Width, likewise.
+        cache: File that keeps what calibration found, so that it need not run again.
+    """
+
+    paths: tuple[Path, ...]
+    height: int
+    width: int
+    cache: Path
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, limit: int, size: tuple[int, int], cache_stem: Path, graph: bytes
+    ) -> ImageBatches:
+        """At most ``limit`` pictures of a folder, spread over it.
+
+        The cache's name holds a digest of pictures, size and graph: another network or other
+        pictures never find it.
+
+        Raises:
+            DatasetError: There is no picture.
+        """
+        found = find_images(folder)
+        step = max(1, -(-len(found) // limit))
+        paths = tuple(found[::step])
+        digest = hashlib.sha256(graph)
+        for path in paths:
+            digest.update(f"{path.name}:{path.stat().st_size};".encode())
+        digest.update(str(size).encode())
+        name = f"{cache_stem.name}.{digest.hexdigest()[:12]}.calibration"
+        return cls(paths, size[0], size[1], cache_stem.with_name(name))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The pictures, each contiguous uint8 ``[height, width, 3]`` RGB."""
+        for _, image in load_images(self.paths):
+            rows, columns = image.shape[:2]
+            top, left = max(0, (rows - self.height) // 2), max(0, (columns - self.width) // 2)
+            part = image[top : top + self.height, left : left + self.width]
+            padded, _ = pad_to_size(np.ascontiguousarray(part), self.height, self.width)
+            yield np.ascontiguousarray(padded)
+
+
+class _Feeder:
+    """Pictures one by one into device memory, in the thread that builds."""
+
+    def __init__(self, batches: ImageBatches, cancel: threading.Event) -> None:
+        self._images = iter(batches)
+        self._cancel = cancel
+        self._session: CudaSession | None = None
+
+    def next_address(self) -> int | None:
+        """Where the next picture lies on the device; None after the last one."""
+        image = None if self._cancel.is_set() else next(self._images, None)
+        if image is None:
+            self.close()
+            return None
+        if self._session is None:
+            from ddfd_ros.inference.cuda_session import CudaSession
+
+            self._session = CudaSession()
+            self._host = self._session.page_locked(image.nbytes)
+            self._device = self._session.device_memory(image.nbytes)
+        np.copyto(self._host, image.ravel())
+        self._session.to_device(self._device, self._host)
+        self._session.synchronize()
+        return int(self._device)
+
+    def close(self) -> None:
+        """Free the memory."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+
+def make_calibrator(api: TensorRt, batches: ImageBatches, cancel: threading.Event) -> Any:
+    """An entropy calibrator over ``batches``; its ``failure`` holds what went wrong, or None.
+
+    Its methods are called from C++ and must not raise.
+    """
+    base = api.module.IInt8EntropyCalibrator2
+    feeder = _Feeder(batches, cancel)
+
+    class Calibrator(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.failure: Exception | None = None
+
+        def get_batch_size(self) -> int:
+            return 1
+
+        def get_batch(self, names: list[str]) -> list[int] | None:
+            del names  # the network has one input
+            try:
+                address = feeder.next_address()
+            except Exception as error:  # whatever it is, C++ must not see it
+                self.failure = error
+                feeder.close()
+                return None
+            return None if address is None else [address]
+
+        def read_calibration_cache(self) -> bytes | None:
+            return batches.cache.read_bytes() if batches.cache.is_file() else None
+
+        def write_calibration_cache(self, cache: Any) -> None:
+            try:
+                write_atomically(batches.cache, bytes(cache))
+            except OSError as error:
+                self.failure = error
+
+    return Calibrator()

@@ -1,0 +1,247 @@
+"""An engine file with its manifest: built, compared with the model, and only then put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ddfd_ros.core.errors import ContractError, ModelLoadError
+from ddfd_ros.core.metadata import ModelContract, golden_image, make_golden
+from ddfd_ros.inference import open_backend
+from ddfd_ros.inference.base import Backend
+from ddfd_ros.inference.engine_manifest import (
+    EngineManifest,
+    GpuMachine,
+    ShapeRange,
+    file_sha256,
+    manifest_path,
+    write_manifest,
+)
+from ddfd_ros.inference.onnx_file import keep_outputs, load_onnx
+from ddfd_ros.inference.precision import tolerance_of
+from ddfd_ros.inference.tensorrt_api import TensorRt, load_tensorrt
+from ddfd_trt.build_engine import BuildJob, ProgressFunction, build_plan
+from ddfd_trt.calibrate import ImageBatches
+from ddfd_trt.engine_options import EngineOptions, fitting_heads, fitting_shapes
+from ddfd_trt.verify import NamedImage, VerifyReport, find_images, load_images, verify
+
+GOLDEN_SEED = 1
+
+
+@dataclass(frozen=True)
+class EngineJob:
+    """One engine to make.
+
+    Attributes:
+        onnx_path: The model.
+        output: The engine file to write.
+        options: How to build it.
+        images: Pictures to compare on besides the golden input: files and folders.
+        image_limit: At most so many of them.
+        timing_cache: File that keeps kernel timings; None: ``timing.cache`` beside the engine.
+        on_phase: Told in words what begins.
+        on_progress: Told how far a build is.
+        cancel: Set it to stop.
+    """
+
+    onnx_path: Path
+    output: Path
+    options: EngineOptions
+    images: tuple[Path, ...] = ()
+    image_limit: int = 20
+    timing_cache: Path | None = None
+    on_phase: Callable[[str], None] = lambda text: None  # noqa: E731
+    on_progress: ProgressFunction = lambda phase, step, steps: None  # noqa: E731
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+
+def make_engine(job: EngineJob) -> EngineManifest:
+    """Build, verify and put in place. An engine that was there stays until the new one passed.
+
+    Raises:
+        ModelLoadError: TensorRT is missing or refuses, or the engine's answers are not the
+            model's; the message has the figures.
+        ContractError: Options and model do not fit each other.
+        BuildCancelled: It was stopped.
+    """
+    data, contract = load_onnx(job.onnx_path)
+    options = job.options
+    shapes = fitting_shapes(contract, options.shapes)
+    heads = fitting_heads(contract, options.heads)
+    api = load_tensorrt(build=True)
+    machine = local_machine(api)
+    graph = keep_outputs(data, heads)
+    batches = _batches(job, shapes, graph)
+    if not api.weakly_typed:
+        graph = _typed_graph(graph, options.precision, batches, job.on_phase)
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    with _work_folder(job.output) as folder:
+        job.on_phase(
+            f"building {options.precision} for {shapes} with TensorRT {api.version} on "
+            f"{machine.gpu_name}; this takes minutes"
+        )
+        start = time.monotonic()
+        cache = job.timing_cache or job.output.with_name("timing.cache")
+        plan = build_plan(
+            api,
+            BuildJob(graph, shapes, options, batches, cache, job.on_progress, job.cancel),
+        )
+        seconds = time.monotonic() - start
+        draft = folder / job.output.name
+        draft.write_bytes(plan)
+        job.on_phase("comparing it with the model")
+        with open_backend(job.onnx_path, "onnxruntime") as reference:
+            promised = _engine_contract(contract, reference, shapes, heads)
+            manifest = EngineManifest(
+                engine_sha256=file_sha256(draft),
+                engine_bytes=len(plan),
+                onnx_file=job.onnx_path.name,
+                onnx_sha256=file_sha256(job.onnx_path),
+                contract=promised,
+                precision=options.precision,
+                shapes=shapes,
+                machine=machine,
+                version_compatible=options.version_compatible,
+                options=options.recorded(),
+                build_seconds=round(seconds, 1),
+                built_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            )
+            write_manifest(manifest_path(draft), manifest)
+            report, memory_bytes = _verify(draft, reference, job)
+        manifest = dataclasses.replace(
+            manifest, parity=report.to_dict(), device_memory_bytes=memory_bytes
+        )
+        write_manifest(manifest_path(draft), manifest)
+        install_engine(draft, job.output)
+    return manifest
+
+
+def install_engine(draft: Path, target: Path) -> None:
+    """Move an engine and its manifest to ``target``, over what is there.
+
+    Two files cannot change at once. A reader that comes between finds the new engine with the old
+    manifest, whose digest does not fit, and refuses it: late at worst, never wrong.
+    """
+    draft.replace(target)
+    manifest_path(draft).replace(manifest_path(target))
+
+
+def local_machine(api: TensorRt) -> GpuMachine:
+    """The GPU of this machine; DeviceError without one, ModelLoadError without pycuda."""
+    try:
+        from ddfd_ros.inference.cuda_session import CudaSession
+        from ddfd_ros.inference.tensorrt_backend import machine_of
+    except ImportError as error:
+        raise ModelLoadError(
+            f"pycuda: expected it beside TensorRT, got {error}; see docs/tensorrt.md for how to "
+            "install it"
+        ) from error
+    session = CudaSession()
+    try:
+        return machine_of(api, session)
+    finally:
+        session.close()
+
+
+def _batches(job: EngineJob, shapes: ShapeRange, graph: bytes) -> ImageBatches | None:
+    options = job.options
+    if options.precision not in ("int8", "best"):
+        return None
+    if options.calibration_images is None:
+        if options.precision == "best":
+            return None
+        raise ContractError(
+            "int8: expected --calibrate FOLDER with pictures of the camera, got none; without "
+            "them no ranges are known"
+        )
+    return ImageBatches.from_folder(
+        options.calibration_images,
+        options.calibration_limit,
+        shapes.optimum,
+        job.output.with_name(job.onnx_path.stem),
+        graph,
+    )
+
+
+def _typed_graph(
+    graph: bytes, precision: str, batches: ImageBatches | None, on_phase: Callable[[str], None]
+) -> bytes:
+    """The graph with its types changed, for a TensorRT that takes types from the graph alone."""
+    if precision == "fp32":
+        return graph
+    from ddfd_trt.typed_graph import half_precision, quantised
+
+    if batches is None:
+        return half_precision(graph)
+    on_phase("calibrating int8 on the CPU: this TensorRT takes ranges from the graph alone")
+    return quantised(graph, batches)
+
+
+def _engine_contract(
+    contract: ModelContract, reference: Backend, shapes: ShapeRange, heads: tuple[str, ...]
+) -> ModelContract:
+    """The model's contract with the engine's sizes and heads, and a golden sample of its size.
+
+    The model's own sample may have a size the engine does not take, and padding it would change
+    what the network sees.
+    """
+    height, width = shapes.optimum
+    answer = reference.infer(golden_image(height, width, GOLDEN_SEED), heads)
+    return dataclasses.replace(
+        contract,
+        input_height=height if shapes.is_fixed else None,
+        input_width=width if shapes.is_fixed else None,
+        outputs=heads,
+        golden=make_golden(answer, height, width, seed=GOLDEN_SEED),
+    )
+
+
+def _verify(draft: Path, reference: Backend, job: EngineJob) -> tuple[VerifyReport, int]:
+    """Open the draft as the node will and compare; the report and its device memory in bytes."""
+    precision = job.options.precision
+    tolerance = tolerance_of(precision, job.options.calibration_images is not None)
+    with open_backend(draft, "tensorrt") as candidate:
+        candidate.self_test()
+        report = verify(
+            reference,
+            candidate,
+            _images(candidate, job),
+            tolerance_scale=tolerance.scale,
+            allowed=tolerance.allowed,
+        )
+        memory_bytes = int(getattr(candidate, "device_memory_bytes", 0))
+    if not report.passed:
+        bad = "; ".join(str(item) for item in report.heads if not item.passed)
+        raise ModelLoadError(
+            f"engine: expected the model's answers within the tolerance of {precision}, got "
+            f"{bad}; it was not put in place: choose another precision, or another TensorRT"
+        )
+    return report, memory_bytes
+
+
+def _images(candidate: Backend, job: EngineJob) -> Iterator[NamedImage]:
+    contract = candidate.contract
+    if contract.golden is not None:
+        yield "golden", contract.golden.image()
+    paths = [path for item in job.images for path in find_images(item)][: job.image_limit]
+    for name, image in load_images(paths):
+        if candidate.takes(*image.shape[:2]):
+            yield name, image
+
+
+@contextlib.contextmanager
+def _work_folder(output: Path) -> Iterator[Path]:
+    """A hidden folder beside ``output``, so that moving files out of it is one step."""
+    folder = Path(tempfile.mkdtemp(prefix=".ddfd-engine-", dir=output.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
