@@ -188,6 +188,8 @@ def complete(item: Item, truths: Sequence[str]) -> Item:
     return item
 
 
+Images = ImageSet | LazySet
+"""What crops are cut from."""
 AnySet = TypeVar("AnySet", ImageSet, LazySet)
 
 

@@ -21,13 +21,19 @@ _VERSION = 1  # raise when registration changes
 
 
 def stack_pairs(samples: Sequence[RgbdSample], weight: float) -> ImageSet:
-    """Natural photographs, held in memory, with their sharp companions laid over them."""
+    """Natural photographs, held in memory, with their sharp companions laid over them.
+
+    Companions of which it is known already where they can be believed are taken as they are.
+    """
     loaded = [samples[i] for i in range(len(samples))]
     images = [sample.defocused_rgb for sample in loaded if sample.defocused_rgb is not None]
     if len(images) != len(loaded):
         raise DatasetError("expected a defocused image for each depth map, got some without")
     pairs = [
-        _lay_over(sample.sharp_rgb, image) for sample, image in zip(loaded, images, strict=True)
+        (sample.sharp_rgb, sample.sharp_known)
+        if sample.sharp_rgb is not None and sample.sharp_known is not None
+        else _lay_over(sample.sharp_rgb, image)
+        for sample, image in zip(loaded, images, strict=True)
     ]
     return ImageSet(
         np.stack(images),

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddfd_ros.model import build_network
 from ddfd_training.config import TrainConfig
-from ddfd_training.crops import CropDataset, ImageSet, hold_out, to_tensors
+from ddfd_training.crops import CropDataset
+from ddfd_training.image_set import Images, hold_out, to_tensors
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.metrics import depth_metrics, image_metrics
 from ddfd_training.optimizers import build_optimizer
@@ -86,7 +87,7 @@ class DepthFromDefocus(pl.LightningModule):
 class WholeImages(Dataset[Batch]):
     """Whole frames of an image set, for validation."""
 
-    def __init__(self, images: ImageSet) -> None:
+    def __init__(self, images: Images) -> None:
         """Take the set's frames."""
         self._images = images
 
@@ -112,8 +113,8 @@ class DefocusData(pl.LightningDataModule):
         """Remember the recipe; images are opened in ``setup``."""
         super().__init__()
         self.config = config
-        self._train: list[ImageSet] = []
-        self._held_out: ImageSet | None = None
+        self._train: list[Images] = []
+        self._held_out: Images | None = None
 
     def prepare_data(self) -> None:
         """Render what is not in the cache; of several processes only the first one does this."""

@@ -63,6 +63,7 @@ class RgbdDataset(ReadSequence[RgbdSample]):
         blur: ``rendered`` if its images are sharp and have depth, so that defocus is simulated;
             ``natural`` if its images are to be used as they are.
         registered: Whether the sharp and the defocused image show each thing at the same pixel.
+        in_memory: Whether all its images have one size and fit into memory together.
         has_depth: Whether it has metric depth.
         truths: What else it knows: some of ``defocus``, ``blurred``, ``dual``, ``order``.
         defocus_unit: What the numbers of ``RgbdSample.defocus`` are.
@@ -75,6 +76,7 @@ class RgbdDataset(ReadSequence[RgbdSample]):
     splits: ClassVar[tuple[str, ...]] = ("all",)
     blur: str = "natural"
     registered: bool = True
+    in_memory: ClassVar[bool] = False
     has_depth: ClassVar[bool] = True
     truths: ClassVar[tuple[str, ...]] = ()
     defocus_unit: ClassVar[str] = ""

@@ -83,6 +83,7 @@ class DfdDslr(RgbdDataset):
     name = "dfd_dslr"
     splits = ("train", "test")
     registered = False
+    in_memory = True
     sensor_range_m = SENSOR_RANGE_M
 
     def __init__(

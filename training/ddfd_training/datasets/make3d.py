@@ -3,8 +3,8 @@
 ``Train400Img/img-NAME.jpg`` with ``Train400Depth/depth_sph_corr-NAME.mat``, and ``Test134`` with
 ``Gridlaserdata`` for testing. The fourth plane of ``Position3DGrid`` is depth in metres, 55 rows
 of 305 columns over the whole upright image (2272x1704): a cell is 41 pixels high and 6 wide.
-Depths end at 81 m, which is also what the sky has; the usual measure, criterion C1, counts depths up to
-70 m only.
+Depths end at 81 m, which is also what the sky has; the usual measure, criterion C1, counts depths
+up to 70 m only.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ddfd_ros.core.thin_lens import LensConfig
@@ -88,6 +89,42 @@ class RgbdSample:
             a, b = ((y - top, x - left) for y, x in (self.order.a, self.order.b))
             inside = all(0 <= y < height and 0 <= x < width for y, x in (a, b))
             changes["order"] = replace(self.order, a=a, b=b) if inside else None
+        return replace(self, **changes)
+
+    def resized(self, height: int, width: int, *, defocus_in_px: bool = False) -> RgbdSample:
+        """The sample at another size; the lens gets the pixel pitch of that size.
+
+        Images are averaged; maps take the nearest value, for a mean over an edge would be a depth
+        that nothing has.
+
+        Args:
+            height: Rows.
+            width: Columns.
+            defocus_in_px: Whether ``defocus`` counts pixels, which are other ones then.
+        """
+        rows, columns = self.depth_m.shape
+        if (rows, columns) == (height, width):
+            return self
+        down, right = height / rows, width / columns
+
+        def resize(image: np.ndarray) -> np.ndarray:
+            how = cv2.INTER_CUBIC if down > 1 else cv2.INTER_AREA
+            if image.ndim == 2:
+                how = cv2.INTER_NEAREST
+            flat = image.astype(np.uint8) if image.dtype == bool else np.ascontiguousarray(image)
+            return cv2.resize(flat, (width, height), interpolation=how).astype(image.dtype)
+
+        changes = self._each(resize)
+        if self.defocus is not None and defocus_in_px:
+            changes["defocus"] = changes["defocus"] * np.float32(right)
+        if self.lens is not None:
+            changes["lens"] = replace(self.lens, pixel_pitch_m=self.lens.pixel_pitch_m / right)
+        if self.order is not None:
+            a, b = (
+                (int((y + 0.5) * down), int((x + 0.5) * right))
+                for y, x in (self.order.a, self.order.b)
+            )
+            changes["order"] = replace(self.order, a=a, b=b)
         return replace(self, **changes)
 
     def mirrored(self) -> RgbdSample:
