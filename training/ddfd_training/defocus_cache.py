@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,7 +24,10 @@ from rich.progress import track
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.base import RgbdSample
-from ddfd_training.optics import LAYER_STEP_M, render_defocus
+from ddfd_training.depth_fill import fill_depth
+from ddfd_training.optics import render_defocus
+from ddfd_training.optics_options import LAYER_STEP_M, Layering, RenderOptions, render_options
+from ddfd_training.sensor import Sensor
 
 _VERSION = 2  # raise when the renderer's output changes
 _ARRAYS = ("defocused_rgb", "sharp_rgb", "depth_m")
@@ -29,12 +35,39 @@ _ARRAYS = ("defocused_rgb", "sharp_rgb", "depth_m")
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What, besides the scene, decides how a rendered image looks."""
+    """What, besides the scene, decides how a rendered image looks.
+
+    Attributes:
+        lens: The lens, its pixel pitch that of the images.
+        kernel: As in ``RenderOptions``, like the next three.
+        layer_step_m: Thickness of a layer in metres.
+        sigma_per_diameter: Standard deviation of a Gaussian over blur diameter.
+        gaussian_share: Part of the Gaussian in a blend.
+        preset: A name of ``RENDER_PRESETS``, which replaces the four above; empty for none.
+        sensor: Noise and compression after the lens.
+    """
 
     lens: LensConfig
     kernel: str = "disk"
     layer_step_m: float = LAYER_STEP_M
     sigma_per_diameter: float = 0.3
+    gaussian_share: float = 0.5
+    preset: str = ""
+    sensor: Sensor = Sensor()
+
+    @property
+    def options(self) -> RenderOptions:
+        """How to render.
+
+        Raises:
+            ValueError: No preset of that name, or a value out of its range.
+        """
+        if self.preset:
+            return render_options(self.preset)
+        layering = Layering("depth", self.layer_step_m)
+        return RenderOptions(
+            self.kernel, self.sigma_per_diameter, self.gaussian_share, layering=layering
+        )
 
 
 @dataclass(frozen=True)
@@ -59,23 +92,20 @@ class DefocusedSet:
 def render_sample(sample: RgbdSample, settings: RenderSettings) -> np.ndarray:
     """The sample's sharp image through the lens, rounded to bytes; uint8 ``[H, W, 3]``.
 
+    Gaps in the depth are closed for the rendering only.
+
     Raises:
-        DatasetError: The sample has no sharp image.
+        DatasetError: The sample has no sharp image, or no depth at all.
     """
     if sample.sharp_rgb is None:
         raise DatasetError(f"{sample.name}: expected an all-in-focus image to blur, got none")
     rgb = torch.from_numpy(sample.sharp_rgb).permute(2, 0, 1)[None].float() / 255
-    depth = torch.from_numpy(sample.depth_m)[None, None]
+    depth = torch.from_numpy(fill_depth(sample.depth_m))[None, None]
     with torch.no_grad():
-        image = render_defocus(
-            rgb,
-            depth,
-            settings.lens,
-            kernel=settings.kernel,
-            layer_step_m=settings.layer_step_m,
-            sigma_per_diameter=settings.sigma_per_diameter,
-        )
-    return (image[0].permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+        image = render_defocus(rgb, depth, settings.lens, options=settings.options)
+    # The noise of a picture is its own, and the same whenever it is rendered.
+    random = np.random.default_rng(zlib.crc32(sample.name.encode()))
+    return settings.sensor.apply((image[0].permute(1, 2, 0) * 255).numpy(), random)
 
 
 def load_or_render(
@@ -84,6 +114,7 @@ def load_or_render(
     folder: str | Path,
     *,
     tag: str,
+    key: str = "",
     workers: int | None = None,
 ) -> DefocusedSet:
     """Open the rendered ``dataset`` from ``folder``; render and keep it first if it is new.
@@ -93,17 +124,22 @@ def load_or_render(
         settings: Lens and renderer settings; part of the cache's name.
         folder: Where the arrays are kept.
         tag: Name of the dataset and split, for the file name and the progress bar.
+        key: What tells the dataset from another one of that size; by default its own ``key``.
         workers: Processes that render; the number of CPU cores by default.
     """
-    target = Path(folder) / f"{tag}-{_fingerprint(dataset, settings)}"
+    target = Path(folder) / f"{tag}-{_fingerprint(dataset, settings, key)}"
     if not (target / "done").is_file():
         _render_all(dataset, settings, target, tag, workers or os.cpu_count() or 1)
     return DefocusedSet(*(np.load(target / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
 
 
-def _fingerprint(dataset: Sequence[RgbdSample], settings: RenderSettings) -> str:
-    key = json.dumps([_VERSION, len(dataset), asdict(settings)], sort_keys=True)
-    return hashlib.sha256(key.encode()).hexdigest()[:12]
+def _fingerprint(dataset: Sequence[RgbdSample], settings: RenderSettings, key: str) -> str:
+    # Fields that came later count only where they were set: pictures kept before stay good.
+    later = {"gaussian_share": 0.5, "preset": "", "sensor": asdict(Sensor())}
+    fields = {k: v for k, v in asdict(settings).items() if k not in later or v != later[k]}
+    key = key or str(getattr(dataset, "key", ""))
+    facts = [_VERSION, len(dataset), fields, *([key] if key else [])]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _render_all(
@@ -113,7 +149,28 @@ def _render_all(
     tag: str,
     workers: int,
 ) -> None:
-    target.mkdir(parents=True, exist_ok=True)
+    """Render into a folder beside ``target`` that takes its name when it is whole.
+
+    So a render that was stopped leaves nothing behind, and of two that ran at once one stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        unfinished = Path(folder) / "images"
+        unfinished.mkdir()
+        _render_into(dataset, settings, unfinished, tag, workers)
+        if target.exists() and not (target / "done").is_file():
+            shutil.rmtree(target)  # left by an older version that was stopped
+        if not target.exists():
+            unfinished.rename(target)
+
+
+def _render_into(
+    dataset: Sequence[RgbdSample],
+    settings: RenderSettings,
+    target: Path,
+    tag: str,
+    workers: int,
+) -> None:
     height, width = dataset[0].depth_m.shape
     shapes = {
         "defocused_rgb": (np.uint8, (len(dataset), height, width, 3)),

@@ -26,7 +26,9 @@ from ddfd_training.defocus_cache import RenderSettings, render_sample
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.lens_argument import HELP as LENS_HELP
 from ddfd_training.lens_argument import parse_lens
-from ddfd_training.psf import KERNELS
+from ddfd_training.optics_options import RENDER_PRESETS
+from ddfd_training.psf import RENDER_KERNELS
+from ddfd_training.sensor import Sensor
 
 MAX_MILLIMETRES = 65535
 
@@ -47,7 +49,38 @@ def _parser() -> argparse.ArgumentParser:
         help="metres per step of a 16-bit depth image",
     )
     parser.add_argument("--lens", type=parse_lens, required=True, help=LENS_HELP)
-    parser.add_argument("--kernel", choices=tuple(KERNELS), default="disk")
+    parser.add_argument(
+        "--preset",
+        choices=tuple(RENDER_PRESETS),
+        default="",
+        help="render as a paper does; instead of the next three",
+    )
+    parser.add_argument("--kernel", choices=RENDER_KERNELS, default="disk")
+    parser.add_argument(
+        "--sigma-ratio",
+        type=float,
+        default=0.3,
+        metavar="K",
+        help="sigma of a Gaussian over blur diameter, 0.25 to 0.5 in published codes",
+    )
+    parser.add_argument(
+        "--gaussian-share",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="for --kernel blend: 0 is a disk, 1 a Gaussian",
+    )
+    parser.add_argument(
+        "--read-noise", type=float, default=0.0, metavar="LEVELS", help="noise, of 255 grey levels"
+    )
+    parser.add_argument(
+        "--shot-noise",
+        type=float,
+        default=0.0,
+        metavar="LEVELS",
+        help="photon noise at full white",
+    )
+    parser.add_argument("--jpeg", type=int, default=0, metavar="QUALITY", help="1 to 100; 0: none")
     parser.add_argument("--out", required=True, help="image to write, or folder")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many of a folder")
     return parser
@@ -119,20 +152,40 @@ def _folder(arguments: argparse.Namespace, settings: RenderSettings, console: Co
         millimetres = np.nan_to_num(sample.depth_m, nan=0.0) * 1000
         steps = np.clip(np.rint(millimetres), 0, MAX_MILLIMETRES).astype(np.uint16)
         _write(target / "depth" / name, steps)
-    lens = {"lens": asdict(settings.lens), "kernel": settings.kernel}
+    lens = asdict(settings) | {"render": asdict(settings.options)}
     (target / "lens.json").write_text(json.dumps(lens, indent=2) + "\n", encoding="utf-8")
     console.print(f"{count} frames written to {target}", highlight=False)
     if folder.skipped:
         console.print(f"left out, without image or depth: {len(folder.skipped)}", highlight=False)
 
 
+def _settings(arguments: argparse.Namespace) -> RenderSettings:
+    """The settings that the arguments ask for.
+
+    Raises:
+        DatasetError: A value out of its range.
+    """
+    try:
+        settings = RenderSettings(
+            arguments.lens,
+            kernel=arguments.kernel,
+            sigma_per_diameter=arguments.sigma_ratio,
+            gaussian_share=arguments.gaussian_share,
+            preset=arguments.preset,
+            sensor=Sensor(arguments.read_noise, arguments.shot_noise, arguments.jpeg),
+        )
+        settings.options  # noqa: B018 - its checks
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    return settings
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    settings = RenderSettings(arguments.lens, kernel=arguments.kernel)
     work = _folder if Path(arguments.input).is_dir() else _one
     try:
-        work(arguments, settings, Console())
+        work(arguments, _settings(arguments), Console())
     except (DdfdError, OSError) as error:
         print(f"ddfd-defocus: {error}", file=sys.stderr)
         return 2
