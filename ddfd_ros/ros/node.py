@@ -17,6 +17,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from ddfd_ros.core.errors import DdfdError, InferenceError
 from ddfd_ros.core.platform_health import PlatformMonitor
+from ddfd_ros.ros.bond import NodeBond, make_bond
 from ddfd_ros.ros.diagnostics import NodeStatus, diagnostics
 from ddfd_ros.ros.environment import active_profile
 from ddfd_ros.ros.inputs import Inputs
@@ -76,6 +77,7 @@ class DdfdNode(LifecycleNode):
         self._statistics = Statistics()
         self._runner: Runner | None = None
         self._inputs: Inputs | None = None
+        self._bond: NodeBond | None = None
         self._load_error = ""
         self._log = ThrottledLog()
         self._platform = PlatformMonitor()
@@ -134,6 +136,7 @@ class DdfdNode(LifecycleNode):
         self._inputs = Inputs(
             self, transport, runner.submit, runner.take_camera_info, self._statistics
         )
+        self._bond = make_bond(self, self._settings.bond_heartbeat_period_s)
 
     @_transition
     def on_deactivate(self) -> None:
@@ -179,6 +182,9 @@ class DdfdNode(LifecycleNode):
         return runner.close(timeout_s)
 
     def _leave(self) -> None:
+        bond, self._bond = self._bond, None
+        if bond is not None:
+            bond.close()
         inputs, self._inputs = self._inputs, None
         if inputs is not None:
             inputs.destroy()
