@@ -46,8 +46,8 @@ class Runner:
         self.last_failure = ""
         self._node = node
         self._statistics = statistics
-        self._answers = Answers(node.get_logger().warning, statistics)
         self._log = ThrottledLog()
+        self._answers = Answers(self._warn, statistics)
         self._active_since: float | None = None
         self._cancelled = False
         self._worker: LatestWorker[LoadedModel, Job, Answer | None] = LatestWorker(
@@ -203,6 +203,10 @@ class Runner:
         self._statistics.count_failed(type(error).__name__)
         self.last_failure = f"frame not answered: {text}"
         self._log(self._node.get_logger().error, self.last_failure)
+
+    def _warn(self, text: str) -> None:
+        """Not more than now and then: a camera may change its mind with every frame."""
+        self._log(self._node.get_logger().warning, text)
 
     def _drop_stale(self, age_s: float, parameters: NodeParameters) -> None:
         self._statistics.count_dropped("stale")
