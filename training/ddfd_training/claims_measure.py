@@ -62,6 +62,7 @@ def open_items(probe: ProbeConfig, data_root: Path, cache: str) -> list[Item]:
                 image_rgb=np.array(images.defocused_rgb[frame]),
                 depth_m=np.clip(images.depth_m[frame], *DEPTH_CLIP_M),
                 sharp_rgb=np.array(images.sharp_rgb[frame]) if sharp else None,
+                lens=None if probe.source.input == "sharp" else probe.lens,
             )
         )
     return items

@@ -204,10 +204,14 @@ class BlurToDepth:
     rest_px: float
     range_m: tuple[float, float] = (0.5, 10.0)
 
-    def depth_m(self, sigma_px: np.ndarray) -> np.ndarray:
-        """Depth in metres, float32, of blur in pixels."""
+    def signed_coc_px(self, sigma_px: np.ndarray) -> np.ndarray:
+        """Signed blur diameter in pixels, float64, of a standard deviation in pixels."""
         clear = np.sqrt(np.maximum(sigma_px.astype(np.float64) ** 2 - self.rest_px**2, 0.0))
-        near = self.lens.depth_m(-clear / self.ratio)
+        return -clear / self.ratio
+
+    def depth_m(self, sigma_px: np.ndarray) -> np.ndarray:
+        """Depth in metres, float32, of a standard deviation in pixels."""
+        near = self.lens.depth_m(self.signed_coc_px(sigma_px))
         return np.clip(near, *self.range_m).astype(np.float32)
 
 
@@ -239,6 +243,10 @@ class ZhuoSim:
         self._options = options or ZhuoSimOptions()
 
     def infer(self, image: np.ndarray, heads: object = None) -> dict[str, np.ndarray]:
-        """Answer a uint8 image ``[H, W, 3]`` with ``depth_m [H, W]``."""
+        """Answer a uint8 image ``[H, W, 3]`` with ``depth_m`` and ``defocus_px``, ``[H, W]``."""
         del heads
-        return {"depth_m": self._calibration.depth_m(defocus_map_px(image, self._options))}
+        sigma_px = defocus_map_px(image, self._options)
+        return {
+            "depth_m": self._calibration.depth_m(sigma_px),
+            "defocus_px": self._calibration.signed_coc_px(sigma_px).astype(np.float32),
+        }

@@ -1,0 +1,203 @@
+"""The papers' claims, each put to the result files: what must be true, and whether it is.
+
+A difference between two sides is looked at in two ways: whether every pair of trainings with the
+same seed agrees on its sign, and by how much it exceeds the spread between seeds. Each test image
+counts once in a paired bootstrap over images, which says how far the test set decides it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Result = dict[str, Any]
+HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "undecided", "not run"
+BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one side is than the other, in the measure's unit.
+
+    Attributes:
+        better: Mean of the side that should win, over seeds.
+        worse: Mean of the side that should lose.
+        by_seed: The gain (positive: the claim's way) for each pair of seeds.
+        low: 2.5th percentile of the gain, images drawn anew; NaN where there are no images.
+        high: 97.5th percentile.
+    """
+
+    better: float
+    worse: float
+    by_seed: tuple[float, ...]
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def verdict(self) -> str:
+        """``holds`` or ``fails`` where all seeds and the test images agree, else ``undecided``."""
+        images_agree = math.isnan(self.low) or self.low > 0 or self.high < 0
+        if not images_agree:
+            return OPEN
+        if min(self.by_seed) > 0:
+            return OPEN if self.high < 0 else HOLDS
+        if max(self.by_seed) < 0:
+            return OPEN if self.low > 0 else FAILS
+        return OPEN
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim, what was found, and the table it is read from.
+
+    Attributes:
+        title: The claim in one line.
+        source: Paper and place.
+        verdict: ``holds``, ``fails``, ``undecided`` or ``not run``.
+        text: What was compared, with the figures that decide.
+        head: Head of the table.
+        rows: Its cells.
+    """
+
+    title: str
+    source: str
+    verdict: str
+    text: str
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = field(default=())
+
+
+class Results:
+    """The result files of a folder, by arm and seed."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.all: list[Result] = [
+            json.loads(path.read_text(encoding="utf-8"))
+            for path in sorted(Path(folder).glob("*.json"))
+        ]
+
+    def of(self, arm: str) -> list[Result]:
+        """Results of one arm, by rising seed."""
+        return sorted((r for r in self.all if r["arm"] == arm), key=lambda r: r["seed"])
+
+    def seeds(self, *arms: str) -> list[int]:
+        """Seeds with which all the arms have been run."""
+        sets = [{result["seed"] for result in self.of(arm)} for arm in arms]
+        return sorted(set.intersection(*sets)) if sets else []
+
+
+def test_of(result: Result) -> Result:
+    """The result's (first) test."""
+    return next(iter(result["tests"].values()))
+
+
+def pick(result: Result, path: str) -> float:
+    """A number of the result's test, by dotted path; NaN where it is missing."""
+    value: Any = test_of(result)
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return math.nan
+        value = value[key]
+    return math.nan if value is None else float(value)
+
+
+RMSE = "depth.mean_over_images.rmse"
+REL = "depth.mean_over_images.abs_rel"
+DELTA = "depth.mean_over_images.delta1"
+
+
+def compare(
+    results: Results, better: str, worse: str, path: str = RMSE, *, sign: int = -1
+) -> Difference | None:
+    """The difference of two arms, or ``None`` where they have no seed in common.
+
+    Args:
+        results: All results.
+        better: Arm that should win.
+        worse: Arm that should lose.
+        path: The measure.
+        sign: -1 where less is better, +1 where more is.
+    """
+    seeds = results.seeds(better, worse)
+    if not seeds:
+        return None
+    first, second = ([r for r in results.of(arm) if r["seed"] in seeds] for arm in (better, worse))
+    ours = [pick(r, path) for r in first]
+    theirs = [pick(r, path) for r in second]
+    gains = tuple(sign * (a - b) for a, b in zip(ours, theirs, strict=True))
+    low, high = math.nan, math.nan
+    if path == RMSE:
+        images = [_by_frame(second), _by_frame(first)]
+        if images[0].size == images[1].size:
+            low, high = bootstrap(images[0] - images[1])
+    return Difference(float(np.mean(ours)), float(np.mean(theirs)), gains, low, high)
+
+
+def _by_frame(results: Sequence[Result]) -> np.ndarray:
+    """Rms error of each test image, mean over seeds."""
+    return np.mean([[row["rmse"] for row in test_of(r)["by_image"]] for r in results], axis=0)
+
+
+def bootstrap(gains: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean gain, images drawn with replacement."""
+    random = np.random.default_rng(0)
+    draws = random.integers(0, gains.size, (BOOTSTRAPS, gains.size))
+    low, high = np.percentile(gains[draws].mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the error grows with depth.
+
+    Attributes:
+        power: Exponent p of rmse ~ depth^p, fitted in logarithms, weighted by pixels.
+        r2_quadratic: Share of the variance over depth that a + b depth^2 explains.
+        r2_linear: The same of a + b depth.
+        depths_m: Middles of the bins.
+        rmse_m: Errors there.
+    """
+
+    power: float
+    r2_quadratic: float
+    r2_linear: float
+    depths_m: tuple[float, ...]
+    rmse_m: tuple[float, ...]
+
+
+def growth(results: Sequence[Result], from_m: float, to_m: float) -> Growth:
+    """Fit the error over depth between two depths, pooled over seeds."""
+    squares: dict[float, float] = {}
+    pixels: dict[float, float] = {}
+    for result in results:
+        for row in test_of(result)["depth_bins"]:
+            middle = 0.5 * (row["from_m"] + row["to_m"])
+            if from_m <= middle <= to_m:
+                squares[middle] = squares.get(middle, 0.0) + row["rmse"] ** 2 * row["pixels"]
+                pixels[middle] = pixels.get(middle, 0.0) + row["pixels"]
+    depths = np.array(sorted(squares))
+    rmse = np.array([math.sqrt(squares[d] / pixels[d]) for d in depths])
+    weights = np.sqrt([pixels[d] for d in depths])
+    power = float(np.polyfit(np.log(depths), np.log(rmse), 1, w=weights)[0])
+    return Growth(
+        power,
+        _explained(depths**2, rmse, weights),
+        _explained(depths, rmse, weights),
+        tuple(depths.tolist()),
+        tuple(rmse.tolist()),
+    )
+
+
+def _explained(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
+    """Weighted R^2 of a straight line y over x."""
+    slope, offset = np.polyfit(x, y, 1, w=weights)
+    square = weights**2
+    mean = float((square * y).sum() / square.sum())
+    rest = float((square * (y - slope * x - offset) ** 2).sum())
+    return 1.0 - rest / float((square * (y - mean) ** 2).sum())

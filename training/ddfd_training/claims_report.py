@@ -1,0 +1,208 @@
+"""``python -m ddfd_training.claims_report``: docs/claims.md and its plots, from result files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ddfd_ros.core.errors import DdfdError
+from ddfd_training.claims_check import Finding, Results, growth, test_of
+from ddfd_training.claims_d3net import GROWTH_RANGE_M
+from ddfd_training.claims_findings import all_findings, summary
+
+LABELS = {"focus-sharp": "sharp", "focus-2m": "focus 2 m", "focus-4m": "focus 4 m",
+          "focus-8m": "focus 8 m"}  # fmt: skip
+KINDS = {"monte_carlo": "Monte-Carlo dropout", "stated": "sigma_m, one pass"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ddfd_training.claims_report", description=__doc__
+    )
+    parser.add_argument("--results", default="benchmarks/results/claims", help="result files")
+    parser.add_argument("--page", default="docs/claims.md", help="the page to write")
+    arguments = parser.parse_args(argv)
+    try:
+        results = Results(arguments.results)
+        if not results.all:
+            raise FileNotFoundError(
+                f"expected result files in {arguments.results}, got none; "
+                "run python -m ddfd_training.claims_run first"
+            )
+        page = Path(arguments.page)
+        plots = page.parent / "images"
+        plots.mkdir(parents=True, exist_ok=True)
+        figures = draw(results, plots)
+        page.write_text(write_page(results, figures), encoding="utf-8")
+    except (DdfdError, OSError) as error:
+        print(f"claims_report: {error}", file=sys.stderr)
+        return 2
+    print(f"written: {page}")
+    return 0
+
+
+def write_page(results: Results, figures: dict[str, str]) -> str:
+    """The page as markdown; ``figures`` maps a plot's name to its path from the page."""
+    findings = all_findings(results)
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in summary(findings).items() if n)
+    parts = [
+        "# The papers' claims, checked",
+        "",
+        "Made by `python -m ddfd_training.claims_report` from the files of "
+        "`benchmarks/results/claims`, which `python -m ddfd_training.claims_run` leaves, one for "
+        "each training. Do not edit: run the commands.",
+        "",
+        *_conditions(results),
+        "",
+        f'Of {len(findings)} claims: {counts}. "Holds" and "fails" mean that every pair of '
+        "trainings with the same seed and the 95 % interval over test images agree; else it is "
+        '"undecided". A claim that fails here fails under these conditions: small networks, '
+        "short trainings, half-size images.",
+        "",
+        "| claim | verdict |",
+        "|---|---|",
+        *(f"| {finding.title} | **{finding.verdict}** |" for finding in findings),
+        "",
+    ]
+    for number, finding in enumerate(findings, 1):
+        parts += _section(number, finding)
+    parts += ["## Plots", ""]
+    for title, path in figures.items():
+        parts += [f"![{title}]({path})", "", f"*{title}*", ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _conditions(results: Results) -> list[str]:
+    """How the networks were trained, read from the files."""
+    trained = [result for result in results.all if "steps" in result]
+    if not trained:
+        return []
+    steps = sorted({result["steps"] for result in trained})
+    crop = sorted({result["crop_px"] for result in trained})
+    crops = sorted({result["crops"] for result in trained})
+    sizes = sorted({result["parameters"] for result in trained})
+    minutes = sum(result["training_seconds"] for result in trained) / 60
+    machines = sorted({str(result["machine"].get("cpu", "unknown")) for result in trained})
+    return [
+        f"{len(trained)} trainings of `{trained[0]['network']}` made narrow "
+        f"({sizes[0]:,} to {sizes[-1]:,} parameters), each {_span(steps)} steps, "
+        f"{_span(crops)} crops of {_span(crop)} px from half-size images, on one thread of "
+        f"{', '.join(machines)}; {minutes:.0f} minutes of wall clock in all, beside other work. "
+        "Both sides of a claim have the same network, steps and crops, and start from random "
+        "weights. Depth errors are means over test images, in metres, nothing scaled to the "
+        "truth, truth clipped to 0.5-10 m. The recipes are in `training/claims.yaml`.",
+    ]
+
+
+def _span(values: Sequence[int]) -> str:
+    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
+
+
+def _section(number: int, finding: Finding) -> list[str]:
+    lines = [f"## {number}. {finding.title}: {finding.verdict}", "", f"Source: {finding.source}."]
+    lines += ["", finding.text, ""]
+    if finding.rows:
+        lines += ["| " + " | ".join(finding.head) + " |", "|" + "---|" * len(finding.head)]
+        lines += ["| " + " | ".join(row) + " |" for row in finding.rows]
+        lines.append("")
+    return lines
+
+
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    """Draw what there are results for; title -> path from the page."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    figures = {}
+    for name, title, make in (
+        ("claims_depth.png", "Rms error over depth, and the pixels of the test set", _draw_depth),
+        (
+            "claims_uncertainty.png",
+            "Both deviations on the same frames: coverage, calibration, sparsification",
+            _draw_uncertainty,
+        ),
+    ):
+        if make(results, folder / name):
+            figures[title] = f"{folder.name}/{name}"
+    return figures
+
+
+def _draw_depth(results: Results, path: Path) -> bool:
+    """Figure 7 of D3-Net with our figures."""
+    from matplotlib import pyplot as plt
+
+    arms = [arm for arm in LABELS if results.of(arm)]
+    if not arms:
+        return False
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for arm in arms:
+        found = growth(results.of(arm), 0.5, 9.5)
+        axis.plot(found.depths_m, found.rmse_m, marker=".", label=LABELS[arm])
+    if "focus-8m" in arms:
+        fit = growth(results.of("focus-8m"), *GROWTH_RANGE_M)
+        depths = np.array(fit.depths_m)
+        scale = float(np.sum(np.array(fit.rmse_m) * depths**2) / np.sum(depths**4))
+        axis.plot(depths, scale * depths**2, "k:", label="proportional to depth squared")
+    bins = test_of(results.of(arms[0])[0])["depth_bins"]
+    shares = axis.twinx()
+    total = sum(row["pixels"] for row in bins)
+    shares.bar(
+        [row["from_m"] + 0.25 for row in bins], [100 * row["pixels"] / total for row in bins],
+        width=0.45, alpha=0.15, color="black",
+    )  # fmt: skip
+    shares.set_ylabel("test pixels [%]")
+    axis.set_xlabel("true depth [m]")
+    axis.set_ylabel("rms error [m]")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return True
+
+
+def _draw_uncertainty(results: Results, path: Path) -> bool:
+    """Coverage, calibration and sparsification of the first seed of each arm in the study."""
+    from matplotlib import pyplot as plt
+
+    studies = {
+        arm: test_of(found[0])["uncertainty"]
+        for arm in ("focus-sharp", "focus-2m", "focus-8m")
+        if (found := results.of(arm)) and "uncertainty" in test_of(found[0])
+    }
+    if not studies:
+        return False
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4))
+    for colour, (arm, study) in enumerate(studies.items()):
+        for kind, style in (("monte_carlo", "--"), ("stated", "-")):
+            if not study.get(kind):
+                continue
+            curves, look = study[kind]["curves"], {"color": f"C{colour}", "linestyle": style}
+            axes[0].plot(curves["nominal"], curves["covered"], **look)
+            axes[1].plot(curves["bin_sigma_m"], curves["bin_rmse_m"], marker=".", **look)
+            axes[2].plot(
+                curves["removed"], curves["remaining_rmse_m"], **look,
+                label=f"{LABELS[arm]}, {KINDS[kind]}",
+            )  # fmt: skip
+        best = study["monte_carlo"]["curves"]
+        axes[2].plot(best["removed"], best["best_rmse_m"], color=f"C{colour}", linestyle=":")
+    axes[0].plot([0, 1], [0, 1], "k", linewidth=0.5)
+    axes[0].set(xlabel="probability of the interval", ylabel="errors inside it")
+    high = axes[1].get_xlim()[1]
+    axes[1].plot([0, high], [0, high], "k", linewidth=0.5)
+    axes[1].set(xlabel="deviation [m]", ylabel="rms error [m]")
+    axes[2].set(xlabel="most uncertain pixels removed", ylabel="rms error of the rest [m]")
+    axes[2].legend(fontsize=7, title="dotted: best possible order", title_fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
