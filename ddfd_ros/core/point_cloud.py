@@ -120,7 +120,8 @@ def make_points(
     rows, columns, slope_x, slope_y = (rays or Rays()).of(optics, options.decimation)
     z = depth_m[np.ix_(rows, columns)]
     with np.errstate(invalid="ignore"):
-        good = (z > max(options.min_depth_m, 0.0)) & (z <= options.max_depth_m) & (z < np.inf)
+        good = (z > 0) & (z < np.inf)
+        good &= (z >= options.min_depth_m) & (z <= options.max_depth_m)
         if math.isfinite(options.max_edge):
             good &= ~_jumps(depth_m, z, rows, columns, options.max_edge)
     if sigma_m is not None and math.isfinite(options.max_sigma_m):
