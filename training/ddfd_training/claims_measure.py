@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from ddfd_training.claims_plan import BaselineConfig, ProbeConfig, at
-from ddfd_training.crops import ImageSet
 from ddfd_training.evaluate import Evaluation, Model
 from ddfd_training.evaluate_items import Item
 from ddfd_training.metrics import depth_metrics
@@ -52,16 +51,17 @@ def to_batch(image: np.ndarray) -> torch.Tensor:
 
 def open_items(probe: ProbeConfig, data_root: Path, cache: str) -> list[Item]:
     """The test's images with their truth, depth clipped to what the networks can answer."""
-    images: ImageSet = open_source(at(probe.source, data_root), probe.lens, cache)
+    images = open_source(at(probe.source, data_root), probe.lens, cache)
     items = []
     for frame in images.frames:
-        sharp = bool(images.sharp_known[frame].all())
+        view = images.item(frame)
+        sharp = bool(view["sharp_known"].all())
         items.append(
             Item(
                 name=str(frame),
-                image_rgb=np.array(images.defocused_rgb[frame]),
-                depth_m=np.clip(images.depth_m[frame], *DEPTH_CLIP_M),
-                sharp_rgb=np.array(images.sharp_rgb[frame]) if sharp else None,
+                image_rgb=np.ascontiguousarray(view["image"]),
+                depth_m=np.clip(view["depth_m"], *DEPTH_CLIP_M),
+                sharp_rgb=np.ascontiguousarray(view["sharp_rgb"]) if sharp else None,
                 lens=None if probe.source.input == "sharp" else probe.lens,
             )
         )
@@ -122,12 +122,12 @@ def measure_baseline(
     blur, depth = [], []
     random = np.random.default_rng(0)
     for index in chosen.tolist():
-        frame = train.frames[index]
-        sigma_px, known = edge_blur_px(np.array(train.defocused_rgb[frame]))
+        view = train.item(train.frames[index])
+        sigma_px, known = edge_blur_px(np.ascontiguousarray(view["image"]))
         rows, columns = np.nonzero(known)
         some = random.permutation(len(rows))[:500]
         blur.append(sigma_px[rows[some], columns[some]])
-        depth.append(np.clip(train.depth_m[frame][rows[some], columns[some]], *DEPTH_CLIP_M))
+        depth.append(np.clip(view["depth_m"][rows[some], columns[some]], *DEPTH_CLIP_M))
     found = calibrate(np.concatenate(blur), np.concatenate(depth), probe.lens)
     items = open_items(probe, data_root, cache)[:: config.every]
     result = measure(ZhuoSim(found), items, edges=False)
