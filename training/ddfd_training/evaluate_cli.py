@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.progress import track
 
@@ -24,9 +25,11 @@ from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend
+from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.evaluate import ConstantDepth, evaluate
 from ddfd_training.evaluate_data import (
     DATA_SETS,
+    EXPOSURES,
     DataOptions,
     EvaluationSet,
     mean_training_depth_m,
@@ -66,14 +69,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exposure",
         default=DEFAULTS.exposure,
-        choices=("global", "none"),
-        help="natural pairs: match the sharp truth's brightness (gain and offset) or not",
+        choices=EXPOSURES,
+        help="natural pairs: match the sharp truth's brightness (gain and offset) or not; auto: "
+        "where the pair has to be registered",
     )
     parser.add_argument(
         "--rgb-is",
         default=DEFAULTS.rgb_is,
         choices=("auto", "sharp", "defocused"),
-        help="folder: what rgb/ shows",
+        help="folder, bag: what the colour images show",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="further option of the data set, such as depth=raw (see docs/datasets.md)",
     )
     parser.add_argument("--baseline", action="store_true", help="also the training set's mean")
     parser.add_argument("--no-edges", action="store_true", help="leave the edge divergence out")
@@ -86,12 +97,12 @@ def _data_options(arguments: argparse.Namespace, model_lens: LensConfig | None) 
     root = arguments.root
     if root is None:
         base = os.environ.get("DDFD_DATA")
-        if base is None or arguments.data == "folder":
+        if base is None or arguments.data in ("folder", "bag"):
             raise DdfdError(
                 "root: expected --root FOLDER, or the environment variable DDFD_DATA with the "
                 "folder that holds the data sets, got neither"
             )
-        root = str(Path(base) / arguments.data)
+        root = str(Path(base) / DATASETS[arguments.data].folder)
     return DataOptions(
         data=arguments.data,
         root=root,
@@ -103,7 +114,16 @@ def _data_options(arguments: argparse.Namespace, model_lens: LensConfig | None) 
         aperture=arguments.aperture,
         exposure=arguments.exposure,
         rgb_is=arguments.rgb_is,
+        options=dict(_option(text) for text in arguments.option),
     )
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Name and value of ``NAME=VALUE``, the value as YAML reads it."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise DdfdError(f"--option: expected NAME=VALUE, got {text!r}")
+    return name, yaml.safe_load(value)
 
 
 def _model_info(path: Path, backend: Backend) -> dict[str, Any]:

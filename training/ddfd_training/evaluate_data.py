@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,14 @@ import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
-from ddfd_training.datasets.base import RgbdSample
-from ddfd_training.datasets.dfd_dslr import SENSOR_RANGE_M, DfdDslr
-from ddfd_training.datasets.nyuv2 import Nyuv2
-from ddfd_training.datasets.rgbd_folder import RgbdFolder
+from ddfd_training.datasets.base import ReadSequence, RgbdDataset, RgbdSample
+from ddfd_training.datasets.registry import DATASETS, dataset_class, open_dataset, option_names
 from ddfd_training.defocus_cache import RenderSettings
 from ddfd_training.evaluate_items import First, Item, Natural, Rendered
+from ddfd_training.lay_over import eight_bit
 
-DATA_SETS = ("nyuv2", "dfd_dslr", "folder")
-NYUV2_CLIP_M = (0.5, 10.0)
+DATA_SETS = tuple(name for name in DATASETS if name != "synthetic")
+EXPOSURES = ("auto", "global", "none")
 
 
 @dataclass(frozen=True)
@@ -28,17 +26,20 @@ class DataOptions:
     """Which images, and how they are prepared.
 
     Attributes:
-        data: ``nyuv2``, ``dfd_dslr`` or ``folder``.
-        root: Its folder.
-        split: ``test`` or ``train``; a plain folder has none.
+        data: One of :data:`DATA_SETS`.
+        root: Its folder (or file).
+        split: One of the set's splits. A set without a ``test`` split is tested on ``val``, or on
+            all there is.
         lens: Lens by which sharp images are blurred; not used for natural ones.
         kernel: Point-spread function of the renderer.
         cache: Folder where rendered images are kept.
         limit: Take only the first so many images; 0: all.
-        aperture: Of the DSLR set: ``N2_8`` or ``N8``.
+        aperture: Of the DSLR sets: ``N2_8`` or ``N8``.
         exposure: ``global`` brings the sharp truth of a natural pair to the defocused
-            image's brightness (gain and offset) before PSNR and SSIM; ``none`` does not.
-        rgb_is: Of a plain folder: what ``rgb/`` shows, see :class:`RgbdFolder`.
+            image's brightness (gain and offset) before PSNR and SSIM; ``none`` does not; ``auto``
+            does where the pair has to be registered too, and leaves published aligned pairs alone.
+        rgb_is: Of a folder or bag: what the colour images show, see their classes.
+        options: Further options of the data set's class.
     """
 
     data: str
@@ -49,8 +50,9 @@ class DataOptions:
     cache: str = ".cache/defocus"
     limit: int = 0
     aperture: str = "N2_8"
-    exposure: str = "global"
+    exposure: str = "auto"
     rgb_is: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EvaluationSet:
@@ -86,78 +88,113 @@ def open_evaluation_set(options: DataOptions) -> EvaluationSet:
     Raises:
         DatasetError: Unknown data set or options, or a folder that is not as expected.
     """
-    if options.exposure not in ("global", "none"):
-        raise DatasetError(f"exposure: expected global or none, got {options.exposure!r}")
-    if options.data == "nyuv2":
-        samples = First(Nyuv2(options.root, options.split), options.limit)
-        return _rendered(samples, options, f"nyuv2-{options.split}", NYUV2_CLIP_M, fill=False)
-    if options.data == "dfd_dslr":
-        dataset = DfdDslr(options.root, options.split, options.aperture)
-        samples = First(dataset, options.limit)
-        # At N 8 the input is its own companion.
-        items = Natural(samples, options.exposure, registered=options.aperture == "N8")
-        return EvaluationSet(items, _describe(options, natural=True), SENSOR_RANGE_M)
-    if options.data == "folder":
-        folder = RgbdFolder(options.root, rgb_is=options.rgb_is)
-        samples = First(folder, options.limit)
-        if folder.rgb_is == "defocused":
-            items = Natural(samples, options.exposure, registered=False)
-            return EvaluationSet(items, _describe(options, natural=True))
-        names = "\n".join([str(folder.root.resolve()), *folder.frames])
-        tag = f"{folder.root.resolve().name}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
-        return _rendered(samples, options, tag, None, fill=True)
-    raise DatasetError(f"data: expected one of {', '.join(DATA_SETS)}, got {options.data!r}")
+    if options.exposure not in EXPOSURES:
+        raise DatasetError(
+            f"exposure: expected one of {', '.join(EXPOSURES)}, got {options.exposure!r}"
+        )
+    dataset = _open(options, split := split_of(options))
+    description: dict[str, Any] = {"name": options.data, "root": Path(options.root).name}
+    if split != "all":
+        description["split"] = split
+    if dataset.blur == "rendered":
+        return _rendered(dataset, options, description)
+    # At N 8 the input is its own companion.
+    registered = dataset.registered or options.aperture == "N8"
+    exposure = options.exposure
+    if exposure == "auto":
+        exposure = "none" if dataset.registered else "global"
+    description |= {"blur": "natural", "exposure_match": exposure}
+    if "aperture" in option_names(options.data):
+        description["aperture"] = options.aperture
+    samples = EightBitInput(First(dataset, options.limit))
+    items = Natural(samples, exposure, registered=registered)
+    return EvaluationSet(items, description, dataset.sensor_range_m)
+
+
+def split_of(options: DataOptions) -> str:
+    """The split to test on: the one asked for, or what the set has in place of ``test``.
+
+    Raises:
+        DatasetError: No such data set.
+    """
+    splits: tuple[str, ...] = getattr(dataset_class(options.data), "splits", ("all",))
+    if options.split in splits or options.split != "test":
+        return options.split
+    if (Path(options.root) / "test.txt").is_file():  # a folder's own list
+        return "test"
+    return "val" if "val" in splits else splits[-1]
+
+
+def _open(options: DataOptions, split: str) -> RgbdDataset:
+    """The data set with those of the options that it knows."""
+    known = option_names(options.data)
+    given = {"aperture": options.aperture, "rgb_is": options.rgb_is}
+    if options.data == "bag" and options.rgb_is == "auto":
+        del given["rgb_is"]
+    chosen = {key: value for key, value in given.items() if key in known}
+    return open_dataset(options.data, options.root, split, **{**chosen, **options.options})
 
 
 def _rendered(
-    samples: Sequence[RgbdSample],
-    options: DataOptions,
-    tag: str,
-    clip_m: tuple[float, float] | None,
-    *,
-    fill: bool,
+    dataset: RgbdDataset, options: DataOptions, description: dict[str, Any]
 ) -> EvaluationSet:
+    """Sharp images through the simulated lens."""
     settings = RenderSettings(options.lens, kernel=options.kernel)
-    items = Rendered(samples, settings, options.cache, tag, clip_m, fill=fill)
-    description = _describe(options, natural=False)
-    description["depth_clip_m"] = clip_m
-    return EvaluationSet(items, description)
+    tag = f"{dataset.name}-{options.split}-{dataset.key[:8]}"
+    samples = First(dataset, options.limit)
+    items = Rendered(samples, settings, options.cache, tag, dataset.clip_m, fill=True)
+    description |= {
+        "blur": f"simulated, {options.kernel} kernel, rounded to 8 bits",
+        "lens": asdict(options.lens),
+        "depth_clip_m": dataset.clip_m,
+    }
+    return EvaluationSet(items, description, dataset.sensor_range_m)
 
 
-def _describe(options: DataOptions, *, natural: bool) -> dict[str, Any]:
-    """What the report says about the images."""
-    description: dict[str, Any] = {"name": options.data, "root": Path(options.root).name}
-    if options.data != "folder":
-        description["split"] = options.split
-    if natural:
-        description["blur"] = "natural"
-        description["exposure_match"] = options.exposure
-        if options.data == "dfd_dslr":
-            description["aperture"] = options.aperture
-    else:
-        description["blur"] = f"simulated, {options.kernel} kernel, rounded to 8 bits"
-        description["lens"] = asdict(options.lens)
-    return description
+class EightBitInput(ReadSequence[RgbdSample]):
+    """Samples as a runtime takes them: 8-bit images; the truth keeps what was finer, as fractions.
+
+    16-bit photographs become uint8 inputs and float32 truths from 0 to 255.
+    """
+
+    def __init__(self, samples: Sequence[RgbdSample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._samples)
+
+    def read(self, index: int) -> RgbdSample:
+        """Sample ``index``."""
+        sample = self._samples[index]
+        image, sharp = sample.defocused_rgb, sample.sharp_rgb
+        if image is not None and image.dtype == np.uint16:
+            sample = replace(sample, defocused_rgb=eight_bit(image))
+        if sharp is not None and sharp.dtype == np.uint16:
+            sample = replace(sample, sharp_rgb=sharp.astype(np.float32) / np.float32(257))
+        return sample
 
 
 def mean_training_depth_m(options: DataOptions) -> float:
     """Mean of all known depths of the training split: what one predicts without looking.
 
     Raises:
-        DatasetError: The data set has no training split.
+        DatasetError: The data set has no training split, or no depth.
     """
-    dataset: Sequence[RgbdSample]
-    if options.data == "nyuv2":
-        dataset, clip_m = Nyuv2(options.root, "train"), NYUV2_CLIP_M
-    elif options.data == "dfd_dslr":
-        dataset = DfdDslr(options.root, "train", options.aperture, sharp=False)
-        clip_m = (0.0, np.inf)
-    else:
-        raise DatasetError("baseline: expected a data set with a training split, got a folder")
+    splits = getattr(dataset_class(options.data), "splits", ())
+    if "train" not in splits:
+        raise DatasetError(
+            f"baseline: expected a data set with a training split, got {options.data}"
+        )
+    sharp = {"sharp": False} if "sharp" in option_names(options.data) else {}
+    dataset = _open(replace(options, options={**options.options, **sharp}), "train")
+    low, high = dataset.clip_m or (0.0, np.inf)
     total, count = 0.0, 0
     for index in range(len(dataset)):
         known = dataset[index].depth_m
-        known = np.clip(known[np.isfinite(known)], *clip_m)
+        known = np.clip(known[np.isfinite(known)], low, high)
         total += float(known.sum(dtype=np.float64))
         count += known.size
-    return total / max(count, 1)
+    if not count:
+        raise DatasetError(f"baseline: expected depth in {options.data}, got none")
+    return total / count

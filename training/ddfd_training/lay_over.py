@@ -52,12 +52,17 @@ def _lay_over(
     known = np.zeros(image.shape[:2], dtype=bool)
     if sharp is None:
         return image, known
-    found = found or register(sharp, image)
+    found = found or register(eight_bit(sharp), eight_bit(image))
     if not found.trusted:  # a companion that lies off teaches the wrong thing
         return image, known
     warped = found.warp(sharp)
     known[found.overlap(*image.shape[:2])] = True
-    return match_exposure(warped, image).apply(warped), known
+    return match_exposure(eight_bit(warped), eight_bit(image)).apply(warped), known
+
+
+def eight_bit(image: np.ndarray) -> np.ndarray:
+    """The image with 8 bits, rounded."""
+    return image if image.dtype == np.uint8 else np.rint(image / 257.0).astype(np.uint8)
 
 
 class LaidOver(ReadSequence[RgbdSample]):
@@ -98,15 +103,10 @@ class LaidOver(ReadSequence[RgbdSample]):
         if sample.name not in self._found:
             assert sample.sharp_rgb is not None  # the caller has looked
             assert sample.defocused_rgb is not None
-            found = register(_eight_bit(sample.sharp_rgb), _eight_bit(sample.defocused_rgb))
+            found = register(eight_bit(sample.sharp_rgb), eight_bit(sample.defocused_rgb))
             self._found[sample.name] = found
             _append(self._file, sample.name, found)
         return self._found[sample.name]
-
-
-def _eight_bit(image: np.ndarray) -> np.ndarray:
-    """The image with 8 bits, enough to find a shift."""
-    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
 
 
 def _append(path: Path, name: str, found: Registration) -> None:

@@ -173,9 +173,10 @@ class ExposureMatch:
     offset: float
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """The uint8 image with the change applied, rounded and clipped."""
-        values = image.astype(np.float32) * self.gain + self.offset
-        return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        """The uint8 or uint16 image with the change applied, rounded and clipped."""
+        most = 65535 if image.dtype == np.uint16 else 255
+        values = image.astype(np.float32) * self.gain + self.offset * (most / 255)
+        return np.clip(np.rint(values), 0, most).astype(image.dtype)
 
 
 def match_exposure(source: np.ndarray, reference: np.ndarray) -> ExposureMatch:
