@@ -20,6 +20,7 @@ from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
 from ddfd_ros.core.types import HEADS
 from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ddfd_training.config import TrainConfig, load_stages
+from ddfd_training.deblurring import load_guide
 from ddfd_training.imagenet import load_encoder
 from ddfd_training.trainer import DefocusData, DepthFromDefocus, network_options
 
@@ -152,6 +153,8 @@ def _start(module: DepthFromDefocus, config: TrainConfig, out: Path) -> None:
     if config.network.imagenet:
         report = load_encoder(module.network, config.network.imagenet)
         print(f"{config.network.imagenet}: {report}")
+    if config.network.guide:
+        load_guide(module.network, config.network.guide)
     if config.init:
         name = config.init.removeprefix("@")
         path = out / name / f"{name}.pt" if config.init.startswith("@") else config.init

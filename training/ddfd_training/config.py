@@ -92,11 +92,13 @@ class NetworkConfig:
         imagenet: Where an encoder of DenseNet-121 starts: ``torchvision`` takes its ImageNet
             weights as torchvision downloads them, a path reads them from that file, empty starts
             at random.
+        guide: Checkpoint (``.pt``) of the depth network inside a ``deddnet`` with ``depth: own``.
     """
 
     name: str = "ddfd-lite"
     options: Mapping[str, Any] = field(default_factory=dict)
     imagenet: str = ""
+    guide: str = ""
 
 
 @dataclass(frozen=True)

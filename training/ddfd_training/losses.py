@@ -39,6 +39,7 @@ from ddfd_training.losses_smoothing import (
     smoothing_ummenhofer,
     smoothing_xian,
 )
+from ddfd_training.perceptual import zhai2024
 from ddfd_training.selfsup import thesis2023_selfsup
 
 __all__ = [
@@ -224,6 +225,7 @@ NAMED_LOSSES: dict[str, Callable[..., Terms]] = {
     "icip2022": icip2022,
     "thesis2023": thesis2023,
     "thesis2023-selfsup": thesis2023_selfsup,
+    "zhai2024": zhai2024,
     **{f"smoothing-{name}": partial(smoothing, term=name) for name in SMOOTHING},
     "eigen2014": eigen2014,
     "diw": diw,

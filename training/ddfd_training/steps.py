@@ -21,6 +21,7 @@ Step = Callable[[nn.Module, Tensors, TrainConfig], tuple[Tensors, Tensors]]
 
 STEPS: dict[str, str] = {
     "plain": "ddfd_training.steps:plain_step",
+    "given-depth": "ddfd_training.deblurring:given_depth_step",
 }
 """Name of a step -> ``module:function``, imported when a recipe asks for it."""
 

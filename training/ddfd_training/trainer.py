@@ -68,7 +68,7 @@ class DepthFromDefocus(pl.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """One whole image; metrics are averaged over images."""
-        outputs = {key: value.float() for key, value in self(batch["image"]).items()}
+        outputs, _ = self._step(self.network, batch, self.config)
         if "depth_m" in outputs:
             for name, value in depth_metrics(outputs["depth_m"], batch["depth_m"]).items():
                 self.log(f"val/{name}", value, prog_bar=name in ("rmse", "delta1"), batch_size=1)
