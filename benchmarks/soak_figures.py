@@ -82,7 +82,9 @@ def checks(result: dict[str, Any], rate_hz: float) -> list[dict[str, Any]]:
     frames, topics, age = result["frames"], result["topics"], result["age_ms"]
     foreign = sum(topic["foreign_stamps"] for topic in topics.values())
     twice = sum(topic["twice"] for topic in topics.values())
-    settled = frames["answered"] + sum(frames["dropped"].values()) + sum(frames["failed"].values())
+    # "missed": replaced or lost before the node took them, by the node's own count.
+    dropped = {**frames["dropped"], **frames["failed"], "missed": frames["missed"]}
+    settled = frames["answered"] + sum(dropped.values())
     lost = frames["answered"] - min((topic["answers"] for topic in topics.values()), default=0)
     limit_ms = 1e3 / rate_hz + result["infer_ms"]["p95"]
     slope = result["memory"]["slope_mb_per_min"]
@@ -168,7 +170,7 @@ def _books(offered: int, before: dict[str, str], after: dict[str, str]) -> dict[
         "answered": more("answered"),
         "dropped": group("dropped_"),
         "failed": group("failed_"),
-        "never_received": offered - more("received"),
+        "missed": more("frames_missed"),
         "in_flight": int(after.get("in_flight", 0)),
     }
 

@@ -36,7 +36,8 @@ class Snapshot:
         dropped: Frames not computed, by reason: ``replaced`` (a newer one came), ``stale``
             (older than max_age_s), ``idle`` (nobody listens), ``inactive`` (deactivated).
         failed: Frames that could not be answered, by reason (the error's name).
-        events: Other things counted: ``qos_incompatible``, ``message_lost``.
+        events: Other things counted: ``qos_incompatible``, ``message_lost``,
+            ``frames_missed`` (sent by the camera, never received).
         rate_hz: Answered frames per second.
         input_hz: Received frames per second.
         age_ms: p50 and p95 of the time from stamp to publication, node clock.

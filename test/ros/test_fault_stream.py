@@ -87,44 +87,6 @@ def test_the_camera_stops_and_returns(shared_stage, tools):
     assert float(values["missing_fraction"]) < 0.4, values["message"]
 
 
-class CameraProcess:
-    """A camera driver in a process of its own, to be killed."""
-
-    def __init__(self, stage, grey):
-        environ = os.environ | {"ROS_DOMAIN_ID": str(stage.domain_id)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CAMERA, str(grey)], env=environ, stdout=subprocess.PIPE
-        )
-
-    def kill(self, kill):
-        """End it with SIGKILL; every stamp it has sent."""
-        kill(self.process)
-        lines = self.process.stdout.read().decode().split("\n")
-        self.process.stdout.close()
-        return {int(line) for line in lines if len(line) == 19}
-
-
-def test_the_camera_process_is_killed_and_restarted(shared_stage, tools):
-    stage, peer = shared_stage, shared_stage.peer
-    _fresh(stage)
-    sent = []
-    for grey in (40, 200):
-        camera = CameraProcess(stage, grey)
-        try:
-            start = len(peer.received["depth"])
-            assert peer.spin_until(lambda start=start: len(peer.received["depth"]) >= start + 15)
-        finally:
-            sent.append(camera.kill(tools.kill))
-    peer.report(in_flight="0")
-    peer.spin_for(0.2)
-    got = [_stamp_ns(m) for m in peer.received["depth"]]
-    assert len(got) == len(set(got))
-    assert set(got) <= sent[0] | sent[1]
-    for message in peer.received["depth"]:
-        grey = 40 if _stamp_ns(message) in sent[0] else 200
-        assert float(_depth(message)[20, 30]) == pytest.approx(0.5 + grey / 32)
-
-
 def test_resolution_and_encoding_change_in_mid_stream(shared_stage, tools):
     """Every frame is another picture, size and encoding; no answer mixes two of them."""
     peer = shared_stage.peer
@@ -183,11 +145,52 @@ def test_a_burst_of_500_frames(shared_stage, tools):
     received = int(values["received"]) - int(before["received"])
     assert 1 < received <= 501
     assert received == _books(values) - _books(before)
+    # Only the frames of a single camera can be missed: a killed one counts until its lease ends.
+    missed = int(values.get("frames_missed", 0)) - int(before.get("frames_missed", 0))
+    assert received + missed == 501
     peer.spin_for(0.2)
     got = Counter(_stamp_ns(m) for m in peer.received["depth"])
     assert set(got) <= sent
     assert set(got.values()) == {1}
     assert _anonymous_mb(process.pid) - memory_mb < 50
+
+
+class CameraProcess:
+    """A camera driver in a process of its own, to be killed."""
+
+    def __init__(self, stage, grey):
+        environ = os.environ | {"ROS_DOMAIN_ID": str(stage.domain_id)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CAMERA, str(grey)], env=environ, stdout=subprocess.PIPE
+        )
+
+    def kill(self, kill):
+        """End it with SIGKILL; every stamp it has sent."""
+        kill(self.process)
+        lines = self.process.stdout.read().decode().split("\n")
+        self.process.stdout.close()
+        return {int(line) for line in lines if len(line) == 19}
+
+
+def test_the_camera_process_is_killed_and_restarted(shared_stage, tools):
+    stage, peer = shared_stage, shared_stage.peer
+    _fresh(stage)
+    sent = []
+    for grey in (40, 200):
+        camera = CameraProcess(stage, grey)
+        try:
+            start = len(peer.received["depth"])
+            assert peer.spin_until(lambda start=start: len(peer.received["depth"]) >= start + 15)
+        finally:
+            sent.append(camera.kill(tools.kill))
+    peer.report(in_flight="0")
+    peer.spin_for(0.2)
+    got = [_stamp_ns(m) for m in peer.received["depth"]]
+    assert len(got) == len(set(got))
+    assert set(got) <= sent[0] | sent[1]
+    for message in peer.received["depth"]:
+        grey = 40 if _stamp_ns(message) in sent[0] else 200
+        assert float(_depth(message)[20, 30]) == pytest.approx(0.5 + grey / 32)
 
 
 def test_time_jumps_back_when_a_bag_begins_again(stage, tools):
