@@ -10,9 +10,10 @@ import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_training.any_lens import photograph_all
 from ddfd_training.config import SourceConfig
 from ddfd_training.datasets.base import RgbdDataset
-from ddfd_training.datasets.registry import open_dataset, option_names
+from ddfd_training.datasets.registry import dataset_class, open_dataset, option_names
 from ddfd_training.defocus_cache import RenderSettings, load_or_render
 from ddfd_training.image_set import Images, ImageSet, LazySet
 from ddfd_training.lay_over import LaidOver, stack_pairs
@@ -34,7 +35,7 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
     """
     if source.input not in INPUTS:
         raise DatasetError(f"input: expected one of {', '.join(INPUTS)}, got {source.input!r}")
-    dataset = open_dataset(source.dataset, source.root, source.split, **_options(source))
+    dataset = open_dataset(source.dataset, source.root, _split(source), **_options(source))
     natural = source.input == "auto" and dataset.blur == "natural"
     if not natural:
         return _photographed(dataset, lens, cache, source)
@@ -50,6 +51,13 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
     if dataset.in_memory:
         return stack_pairs(samples, source.weight)
     return LazySet(samples, tuple(range(len(samples))), source.weight, dataset.truths)
+
+
+def _split(source: SourceConfig) -> str:
+    """The split asked for; a set that has none is taken whole."""
+    splits = getattr(dataset_class(source.dataset), "splits", ("all",))
+    listed = (Path(source.root) / f"{source.split}.txt").is_file()  # in a folder of one's own
+    return "all" if splits == ("all",) and source.split == "train" and not listed else source.split
 
 
 def _options(source: SourceConfig) -> dict[str, Any]:
@@ -79,11 +87,16 @@ def _photographed(
     parts = [dataset.name, source.split, samples.changes]
     if dataset.name == "synthetic":
         parts.remove(source.split)
+    tag = "-".join(part for part in parts if part)
+    if source.lenses.draws:
+        return photograph_all(
+            samples, source.lenses, cache, tag=tag, key=dataset.key, weight=source.weight
+        )
     images = load_or_render(
         samples,
         RenderSettings(lens, source.kernel),
         cache,
-        tag="-".join(part for part in parts if part),
+        tag=tag,
         key=dataset.key,
     )
     return ImageSet(
