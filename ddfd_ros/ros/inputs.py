@@ -78,7 +78,9 @@ class Inputs:
 
         return receive
 
-    def _subscribe(self, kind: Any, topic: str, callback: Callable[..., None]) -> Any:
+    def _subscribe(
+        self, kind: Any, topic: str, callback: Callable[..., None], depth: int = 1
+    ) -> Any:
         incompatible = report_incompatible_qos(self._node, self._statistics, topic)
 
         def create(**events: Callable[[Any], None]) -> Any:
