@@ -8,6 +8,8 @@ be known, and with it the thin lens gives metres: 1/d = 1/d_f - c / A (``core.th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -19,8 +21,6 @@ from ddfd_ros.model.lite import DepthDecoder, Encoder, SharpDecoder
 
 SIDES = ("near", "far", "unknown")
 BACKBONES = ("densenet", "ddfd-lite")
-LITE_WIDTHS = (32, 64, 96, 160, 224)
-LITE_DEPTHS = (1, 2, 3, 3, 2)
 _BLUR_GAIN_PX = 4.0  # one unit of the last layer, in pixels of blur: near the spread of the data
 _LEAK = 0.1
 
@@ -40,6 +40,10 @@ class SelfSupervised(ImageNetwork):
         start_px: Where the untrained map stands, in pixels.
         stem: ``densenet``: kernel side of the first convolution, 3 or 7.
         dropout: ``densenet``: probability in the first two blocks of each decoder.
+        widths: ``ddfd-lite``: channels at 1/2 to 1/32 of the input's size.
+        depths: ``ddfd-lite``: encoder blocks at each of these scales.
+        sharp_width: ``ddfd-lite``: channels of the all-in-focus decoder at half resolution.
+        sharp_blocks: ``ddfd-lite``: its blocks there.
 
     Raises:
         ValueError: An option has a value that does not exist, or no depth of the range lies on the
@@ -57,6 +61,10 @@ class SelfSupervised(ImageNetwork):
         start_px: float = 4.0,
         stem: int = 3,
         dropout: float = 0.0,
+        widths: Sequence[int] = (32, 64, 96, 160, 224),
+        depths: Sequence[int] = (1, 2, 3, 3, 2),
+        sharp_width: int = 32,
+        sharp_blocks: int = 3,
     ) -> None:
         super().__init__()
         check_choice("heads", heads, HEAD_CHOICES)
@@ -75,20 +83,15 @@ class SelfSupervised(ImageNetwork):
         self.map_decoder: nn.Module | None = None
         self.sharp_decoder: nn.Module | None = None
         if self.lite:
-            self._build_lite(heads)
+            self.encoder = Encoder(widths, depths)
+            self.map_decoder = _map_decoder(widths) if heads != "sharp" else None
+            self.sharp_decoder = (
+                SharpDecoder(widths, sharp_width, sharp_blocks) if heads != "depth" else None
+            )
         else:
             self.encoder = DenseEncoder(stem)
             self.map_decoder = Decoder(1, dropout) if heads != "sharp" else None
             self.sharp_decoder = Decoder(3, dropout) if heads != "depth" else None
-
-    def _build_lite(self, heads: str) -> None:
-        self.encoder = Encoder(LITE_WIDTHS, LITE_DEPTHS)
-        if heads != "sharp":
-            self.map_decoder = DepthDecoder(LITE_WIDTHS)
-            # One map, without the deviation beside it.
-            self.map_decoder.out = nn.Conv2d(self.map_decoder.out.in_channels, 4, 3, padding=1)
-        if heads != "depth":
-            self.sharp_decoder = SharpDecoder(LITE_WIDTHS, fine=32, blocks=3)
 
     def forward_aligned(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Answer images ``[N,3,H,W]`` in [0,1], H and W multiples of 32.
@@ -125,6 +128,13 @@ class SelfSupervised(ImageNetwork):
         dioptre = self.lens.focus_dioptre - signed_px / self.lens.px_per_dioptre
         depth_m = 1.0 / dioptre.clamp(1.0 / farthest_m, 1.0 / nearest_m)
         return {"defocus_px": signed_px, "depth_m": depth_m}
+
+
+def _map_decoder(widths: Sequence[int]) -> DepthDecoder:
+    """ddfd-lite's depth decoder with one map, without the deviation beside it."""
+    decoder = DepthDecoder(widths)
+    decoder.out = nn.Conv2d(decoder.out.in_channels, 4, 3, padding=1)
+    return decoder
 
 
 def _range_on_side(

@@ -154,13 +154,17 @@ def _start(module: DepthFromDefocus, config: TrainConfig, out: Path) -> None:
         report = load_encoder(module.network, config.network.imagenet)
         print(f"{config.network.imagenet}: {report}")
     if config.network.guide:
-        load_guide(module.network, config.network.guide)
+        load_guide(module.network, _weights(config.network.guide, out))
     if config.init:
-        name = config.init.removeprefix("@")
-        path = out / name / f"{name}.pt" if config.init.startswith("@") else config.init
         # The lens and the depth range of those weights may differ.
-        network, _ = load_checkpoint(path)
+        network, _ = load_checkpoint(_weights(config.init, out))
         module.network.load_state_dict(network.state_dict())
+
+
+def _weights(name: str, out: Path) -> Path:
+    """The checkpoint that a recipe names: a path, or ``@NAME`` of a run in the same folder."""
+    run = name.removeprefix("@")
+    return out / run / f"{run}.pt" if name.startswith("@") else Path(name)
 
 
 def contract_of(module: DepthFromDefocus, steps: int) -> ModelContract:
@@ -169,6 +173,7 @@ def contract_of(module: DepthFromDefocus, steps: int) -> ModelContract:
     with torch.no_grad():
         outputs = module.network.eval()(torch.zeros(1, 3, 64, 64))
     sources = [f"{item.dataset}/{item.split}" for item in config.data.sources]
+    drawn = [item.lenses for item in config.data.sources if item.lenses.draws]
     return ModelContract(
         format_version=FORMAT_VERSION,
         network=config.network.name,
@@ -194,6 +199,14 @@ def contract_of(module: DepthFromDefocus, steps: int) -> ModelContract:
         },
         metrics={},
         weights_sha256="",
+        inputs=("image", *getattr(module.network, "side_inputs", ())),
+        lens_range={
+            name: (
+                min(getattr(item, name)[0] for item in drawn),
+                max(getattr(item, name)[1] for item in drawn),
+            )
+            for name in (("px_per_dioptre", "focus_distance_m") if drawn else ())
+        },
     )
 
 

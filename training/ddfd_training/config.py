@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+from ddfd_training.lens_draws import LensRanges
 from ddfd_training.records import build_record
 
 
@@ -37,6 +38,8 @@ class SourceConfig:
         sharp: Register the sharp companions of natural photographs, which takes a while; a
             training of depth alone does not need them.
         options: Further options of the data set, see docs/datasets.md: ``{views: true}``.
+        lenses: Photograph sharp images through many lenses in place of the recipe's, for a network
+            with ``lens_input``.
     """
 
     dataset: str = "nyuv2"
@@ -52,6 +55,7 @@ class SourceConfig:
     limit: int = 0
     sharp: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    lenses: LensRanges = LensRanges()
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ class NetworkConfig:
         imagenet: Where an encoder of DenseNet-121 starts: ``torchvision`` takes its ImageNet
             weights as torchvision downloads them, a path reads them from that file, empty starts
             at random.
-        guide: Checkpoint (``.pt``) of the depth network inside a ``deddnet`` with ``depth: own``.
+        guide: Checkpoint (``.pt``, or ``@NAME`` as in ``init``) of the depth network inside a
+            ``deddnet`` with ``depth: own``.
     """
 
     name: str = "ddfd-lite"
