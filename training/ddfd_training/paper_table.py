@@ -20,6 +20,8 @@ from ddfd_training.sources import PINHOLE_F_NUMBER
 
 COLUMNS = {"rmse": "rms [m]", "rmse_log": "rmslog", "abs_rel": "rel", "log10": "log10",
            "delta1": "d1", "delta2": "d2", "delta3": "d3", "psnr": "PSNR"}  # fmt: skip
+NARROW = ("rmse", "abs_rel", "delta1", "psnr")
+"""Columns on a terminal of less than 120 characters."""
 DEFAULT_FOLDERS = ("models", "benchmarks/results/tables", "benchmarks/results/claims")
 CLAIM_TESTS = {"nyu-sharp": "nyuv2-sharp", "nyu-2m": "nyuv2-2m", "nyu-4m": "nyuv2-4m",
                "nyu-8m": "nyuv2-8m"}  # fmt: skip
@@ -77,14 +79,14 @@ def our_rows(folders: Sequence[str | Path]) -> list[Row]:
         for path in sorted(Path(folder).glob("*.json")):
             content = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(content, dict) and {"model", "data", "result"} <= set(content):
-                row = _of_report(content, path)
+                row = row_of_report(content, path)
                 rows += [row] if row else []
             elif isinstance(content, dict) and {"arm", "tests"} <= set(content):
                 claims.setdefault((str(folder), content["arm"]), []).append(content)
     return rows + [row for trained in claims.values() for row in _of_arm(trained)]
 
 
-def _of_report(report: Mapping[str, Any], path: Path) -> Row | None:
+def row_of_report(report: Mapping[str, Any], path: Path) -> Row | None:
     """The row of one report of ddfd-evaluate, ``None`` where no paper has that test."""
     test = report.get("test") or test_of_data(report["data"])
     if test not in paper_data()["tests"] or "depth" not in report["result"]:
@@ -172,6 +174,7 @@ def _values(result: Mapping[str, Any]) -> dict[str, float]:
 def print_tables(rows: Sequence[Row], console: Console) -> None:
     """One table for each test that has one of our rows, the papers' rows first."""
     data = paper_data()
+    columns = COLUMNS if console.width >= 120 else {key: COLUMNS[key] for key in NARROW}
     for test, title in data["tests"].items():
         ours = [row for row in rows if row.test == test and row.ours]
         if not ours:
@@ -179,11 +182,11 @@ def print_tables(rows: Sequence[Row], console: Console) -> None:
         table = Table(title=title, title_justify="left", caption=data["notes"].get(test))
         table.add_column("network", overflow="fold")
         table.add_column("source, or training and test", overflow="fold")
-        for label in COLUMNS.values():
+        for label in columns.values():
             table.add_column(escape(label), justify="right", no_wrap=True)
         papers = [row for row in rows if row.test == test and not row.ours]
         for row in papers + sorted(ours, key=lambda item: item.values.get("rmse", math.inf)):
-            cells = [_cell(key, row.values.get(key)) for key in COLUMNS]
+            cells = [_cell(key, row.values.get(key)) for key in columns]
             style = None if row.ours else "bold"
             table.add_row(escape(row.network), escape(row.how), *cells, style=style)
         console.print(table)

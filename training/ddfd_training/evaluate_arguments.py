@@ -1,0 +1,171 @@
+"""The command line of ``ddfd-evaluate``, and what a recipe fills in of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+from ddfd_training.config import TrainConfig, load_config
+from ddfd_training.datasets.registry import DATASETS
+from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions
+from ddfd_training.lens_argument import HELP as LENS_HELP
+from ddfd_training.lens_argument import parse_lens
+from ddfd_training.paper_table import DEFAULT_FOLDERS
+from ddfd_training.sources import PINHOLE_F_NUMBER
+
+DEFAULTS = DataOptions(data="nyuv2", root="")
+RESULTS = "benchmarks/results/tables"
+"""Where the reports of recipes go, and where the table looks for them."""
+
+
+def build_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of ``ddfd-evaluate``."""
+    parser = argparse.ArgumentParser(prog="ddfd-evaluate", description=description)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", metavar="FILE", help="weights (.pt), run by torch")
+    model.add_argument("--onnx", metavar="FILE", help="exported model (.onnx)")
+    model.add_argument("--engine", metavar="FILE", help="TensorRT engine (.engine, .plan)")
+    model.add_argument(
+        "--config",
+        metavar="FILE",
+        help="recipe (YAML): its weights in --runs, on its own test, beside the papers' rows",
+    )
+    model.add_argument(
+        "--table",
+        nargs="*",
+        metavar="FOLDER",
+        help="our rows beside the papers', from result files: "
+        f"{', '.join(DEFAULT_FOLDERS)} unless other folders are given",
+    )
+    parser.add_argument("--runs", default="runs", help="--config: folder of runs")
+    parser.add_argument(
+        "--runtime", default="auto", help="auto, onnxruntime, openvino, torch, ..."
+    )
+    parser.add_argument("--threads", type=int, default=0, help="of the runtime; 0: its choice")
+    parser.add_argument("--precision", choices=("float32", "auto"), default="float32",
+                        help="auto: what the node uses, fewer bits where faster")  # fmt: skip
+    parser.add_argument("--data", choices=DATA_SETS, help="which set to test on")
+    parser.add_argument("--root", help="the set's folder; default: $DDFD_DATA/<data>")
+    parser.add_argument("--split", default=DEFAULTS.split, help="train or test")
+    parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
+    parser.add_argument(
+        "--lens",
+        type=parse_lens,
+        help=f"blurs sharp images: {LENS_HELP}. Default: the lens in the model's contract",
+    )
+    parser.add_argument("--kernel", default=DEFAULTS.kernel, help="disk or gaussian")
+    parser.add_argument("--cache", default=DEFAULTS.cache, help="folder of rendered images")
+    parser.add_argument("--aperture", default=DEFAULTS.aperture, help="dfd_dslr: N2_8 or N8")
+    parser.add_argument(
+        "--exposure",
+        default=DEFAULTS.exposure,
+        choices=EXPOSURES,
+        help="natural pairs: match the sharp truth's brightness (gain and offset) or not; auto: "
+        "where the pair has to be registered",
+    )
+    parser.add_argument(
+        "--rgb-is",
+        default=DEFAULTS.rgb_is,
+        choices=("auto", "sharp", "defocused"),
+        help="folder, bag: what the colour images show",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="further option of the data set, such as depth=raw (see docs/datasets.md)",
+    )
+    parser.add_argument(
+        "--input",
+        default="auto",
+        choices=("auto", "sharp"),
+        help="sharp: show the network the sharp images, not rendered ones",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="the network sees images of this size, and its depth is scaled back to the truth's",
+    )
+    parser.add_argument("--baseline", action="store_true", help="also the training set's mean")
+    parser.add_argument("--no-edges", action="store_true", help="leave the edge divergence out")
+    parser.add_argument("--json", metavar="FILE", help="write the report there")
+    return parser
+
+
+def data_options(arguments: argparse.Namespace, model_lens: LensConfig | None) -> DataOptions:
+    """The options of the data set; a lens is the one asked for, or the model's own."""
+    if arguments.data is None:
+        raise DdfdError(f"--data: expected one of {', '.join(DATA_SETS)}, got none")
+    root = arguments.root
+    if root is None:
+        base = os.environ.get("DDFD_DATA")
+        if base is None or arguments.data in ("folder", "bag"):
+            raise DdfdError(
+                "root: expected --root FOLDER, or the environment variable DDFD_DATA with the "
+                "folder that holds the data sets, got neither"
+            )
+        root = str(Path(base) / DATASETS[arguments.data].folder)
+    lens = arguments.lens or model_lens or LENS_PRESETS["nyu-8m"]
+    if arguments.input == "sharp":
+        lens = replace(lens, f_number=PINHOLE_F_NUMBER)
+    return DataOptions(
+        data=arguments.data,
+        root=root,
+        split=arguments.split,
+        lens=lens,
+        kernel=arguments.kernel,
+        cache=arguments.cache,
+        limit=arguments.limit,
+        aperture=arguments.aperture,
+        exposure=arguments.exposure,
+        rgb_is=arguments.rgb_is,
+        options=dict(_option(text) for text in arguments.option),
+    )
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Name and value of ``NAME=VALUE``, the value as YAML reads it."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise DdfdError(f"--option: expected NAME=VALUE, got {text!r}")
+    return name, yaml.safe_load(value)
+
+
+def fill_from_recipe(arguments: argparse.Namespace) -> TrainConfig:
+    """Set model, data and report as the recipe of ``--config`` says; returns the recipe.
+
+    Raises:
+        DdfdError: The recipe names no test, or its weights are not in the folder of runs.
+    """
+    config = load_config(arguments.config)
+    wanted = config.evaluate
+    if not wanted.data:
+        raise DdfdError(
+            f"{arguments.config}: expected a part evaluate with data, got none; name the test "
+            "there, or use --checkpoint and --data"
+        )
+    weights = Path(arguments.runs) / config.name / f"{config.name}.pt"
+    if not weights.is_file():
+        raise DdfdError(
+            f"expected the weights {weights}, got none; train them first: "
+            f"ddfd-train --config {arguments.config} --out {arguments.runs}"
+        )
+    arguments.checkpoint = str(weights)
+    arguments.data, arguments.split = wanted.data, wanted.split
+    arguments.root = arguments.root or wanted.root or None
+    arguments.input, arguments.aperture = wanted.input, wanted.aperture
+    arguments.size = list(wanted.size) or None
+    arguments.lens = arguments.lens or config.lens
+    arguments.limit = arguments.limit or wanted.limit
+    arguments.json = arguments.json or f"{RESULTS}/{config.name}.json"
+    return config
