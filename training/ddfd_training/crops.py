@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.augment import AUGMENTATIONS, augment
 from ddfd_training.config import DataConfig
 from ddfd_training.image_set import ImageSet, LazySet, complete, hold_out, to_tensors
@@ -30,6 +31,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         seed: Seed of the whole training.
         start: Number of the first crop.
         length: How many.
+        lens: Through which pictures were taken that do not say.
 
     Raises:
         DatasetError: An image is smaller than the crop.
@@ -42,6 +44,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         seed: int,
         start: int,
         length: int,
+        lens: LensConfig | None = None,
     ) -> None:
         """Check that crops fit."""
         if config.augment not in AUGMENTATIONS:
@@ -58,6 +61,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self._seed = seed
         self._start = start
         self._length = length
+        self._lens = lens
 
     def __len__(self) -> int:
         """Number of crops."""
@@ -87,7 +91,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         if self._config.augment == "eigen":
             item = augment(item, random)
         else:
-            item = complete(item, self._truths)
+            item = complete(item, self._truths, self._lens)
         item["image"] = _add_noise(item["image"], self._config.noise_std, random)
         return to_tensors(item)
 

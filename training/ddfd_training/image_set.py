@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.sample import RgbdSample
 
 Item = dict[str, np.ndarray]
@@ -165,8 +166,10 @@ def to_item(sample: RgbdSample, truths: Sequence[str] = ()) -> Item:
     return complete(item, truths)
 
 
-def complete(item: Item, truths: Sequence[str]) -> Item:
+def complete(item: Item, truths: Sequence[str], lens: LensConfig | None = None) -> Item:
     """The item with a truth for each key, "unknown" where it has none, so that batches can form.
+
+    Pictures that do not say which lens they were taken through were taken through ``lens``.
 
     Raises:
         DatasetError: It lacks a dual-pixel view: there is no such thing as an unknown image.
@@ -176,6 +179,8 @@ def complete(item: Item, truths: Sequence[str]) -> Item:
             continue
         if key == "points_yx":
             item[key] = np.zeros((1, 2, 2), dtype=np.int64)
+        elif key == "lens" and lens is not None:
+            item[key] = np.array([lens.px_per_dioptre, lens.focus_dioptre], dtype=np.float32)
         elif key == "relation":
             item[key] = np.full(1, np.nan, dtype=np.float32)
         elif key in ("defocus", "blurred"):
@@ -202,11 +207,11 @@ def hold_out(images: AnySet, count: int) -> tuple[AnySet, AnySet]:
 
 
 def to_tensors(item: Item) -> dict[str, torch.Tensor]:
-    """Images to ``[3,h,w]`` in [0,1], maps to ``[1,h,w]``; pairs of points stay as they are."""
+    """Images to ``[3,h,w]`` in [0,1], maps to ``[1,h,w]``; pairs of points, lenses as they are."""
     result = {}
     for name, array in item.items():
         planes = array
-        if name not in _TRUTHS["order"]:
+        if name not in (*_TRUTHS["order"], "lens"):
             planes = array.transpose(2, 0, 1) if array.ndim == 3 else array[None]
         if array.dtype == np.uint16:  # photographs of more than 8 bits
             planes = planes.astype(np.float32) / 65535

@@ -42,5 +42,16 @@ def find_step(name: str) -> Step:
 def plain_step(network: nn.Module, batch: Tensors, config: TrainConfig) -> tuple[Tensors, Tensors]:
     """The network's answer to the image, against the batch."""
     del config
+    return answer(network, batch), batch
+
+
+def answer(network: nn.Module, batch: Tensors) -> Tensors:
+    """The network's heads for ``batch["image"]``, in float32.
+
+    A network that takes the lens beside the image gets ``batch["lens"]`` where the batch has it.
+    """
     image = batch["image"].contiguous(memory_format=torch.channels_last)
-    return {key: value.float() for key, value in network(image).items()}, batch
+    beside = {}
+    if "lens" in batch and "lens" in getattr(network, "side_inputs", ()):
+        beside["lens"] = batch["lens"]
+    return {key: value.float() for key, value in network(image, **beside).items()}

@@ -138,8 +138,9 @@ class DefocusData(pl.LightningDataModule):
             done, world = self.trainer.global_step, self.trainer.world_size
         per_step = self.config.data.batch_size * world
         left = max(self.config.steps - done, 0)
+        config = self.config
         crops = CropDataset(
-            self._train, self.config.data, self.config.seed, done * per_step, left * per_step
+            self._train, config.data, config.seed, done * per_step, left * per_step, config.lens
         )
         return DataLoader(
             crops, batch_size=self.config.data.batch_size, num_workers=self.config.data.workers

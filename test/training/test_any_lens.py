@@ -1,0 +1,169 @@
+"""Pictures through many lenses: what each looks like, what is kept, and training on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_ros.model.blur_space import lens_tensor, lens_vector
+from ddfd_ros.model.checkpoint import load_checkpoint
+from ddfd_training.any_lens import ManyLensSet, photograph, photograph_all
+from ddfd_training.cli import train
+from ddfd_training.config import DataConfig, LossConfig, NetworkConfig, SourceConfig, TrainConfig
+from ddfd_training.crops import CropDataset
+from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.lens_draws import DrawnCamera, LensRanges, curved, draw_camera, lens_of
+from ddfd_training.optics import render_defocus
+from ddfd_training.optics_options import RenderOptions
+from ddfd_training.sensor import Sensor
+
+
+@pytest.mark.parametrize(("strength", "focus_m"), [(4.0, 0.7), (14.4, 8.0), (28.0, 1.7)])
+def test_a_lens_has_the_strength_and_focus_asked_for(strength, focus_m):
+    lens = lens_of(strength, focus_m)
+    assert lens.px_per_dioptre == pytest.approx(strength)
+    assert lens.focus_distance_m == focus_m
+    # c = A |1/d_f - 1/d|, by hand for 1 m.
+    assert lens.coc_px(1.0) == pytest.approx(strength * abs(1 / focus_m - 1.0))
+
+
+def test_draws_fill_their_ranges_and_repeat():
+    ranges = LensRanges(draws=1)
+    cameras = [draw_camera(ranges, np.random.default_rng(i)) for i in range(400)]
+    strengths = np.array([camera.lens.px_per_dioptre for camera in cameras])
+    focus_m = np.array([camera.lens.focus_distance_m for camera in cameras])
+    assert 4.0 <= strengths.min() < 4.3
+    assert 26.5 < strengths.max() <= 28.0
+    # Even in the logarithm: half of them below the geometric mean.
+    assert np.mean(strengths < np.sqrt(4 * 28)) == pytest.approx(0.5, abs=0.08)
+    assert np.mean(focus_m < np.sqrt(0.7 * 8)) == pytest.approx(0.5, abs=0.08)
+    assert np.mean([bool(camera.sensor.jpeg_quality) for camera in cameras]) == pytest.approx(
+        0.5, abs=0.08
+    )
+    assert draw_camera(ranges, np.random.default_rng(3)) == cameras[3]
+
+
+def test_field_curvature_is_a_shift_of_the_focus():
+    depth_m = np.full((9, 13), 2.0, np.float32)
+    flat_equivalent = curved(depth_m, 0.1)
+    assert flat_equivalent[4, 6] == pytest.approx(2.0)
+    # Half way to the right edge r^2 is 1/8 (corners: 1).
+    lens = LENS_PRESETS["nyu-2m"]
+    r2 = (3 / (13 / 2)) ** 2 / 2
+    shifted = lens.px_per_dioptre * (lens.focus_dioptre + 0.1 * r2 - 1 / 2.0)
+    assert lens.signed_coc_px(float(flat_equivalent[4, 9])) == pytest.approx(shifted, abs=1e-5)
+
+
+def _sample(seed=0, size=(64, 80), depth_m=3.0):
+    random = np.random.default_rng(seed)
+    rgb = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    return RgbdSample(
+        name=f"scene{seed}", sharp_rgb=rgb, depth_m=np.full(size, depth_m, np.float32)
+    )
+
+
+def test_a_photograph_is_the_renderers_picture_of_that_lens():
+    lens = lens_of(20.0, 1.0)
+    options = RenderOptions("gaussian", 0.4)
+    sample = _sample()
+    got = photograph(sample, DrawnCamera(lens, options, 0.0, Sensor()), np.random.default_rng(0))
+    rgb = torch.from_numpy(sample.sharp_rgb).permute(2, 0, 1)[None].float() / 255
+    depth = torch.from_numpy(sample.depth_m)[None, None]
+    expected = render_defocus(rgb, depth, lens, options=options)[0].permute(1, 2, 0) * 255
+    assert np.abs(got - expected.numpy()).max() <= 0.5 + 1e-3
+
+
+def test_the_set_says_each_pictures_lens_and_is_rendered_once(tmp_path):
+    scenes = [_sample(i) for i in range(3)]
+    ranges = LensRanges(draws=2)
+    images = photograph_all(scenes, ranges, tmp_path, tag="t", key="k", workers=1)
+    assert isinstance(images, ManyLensSet)
+    assert images.frames == tuple(range(6))
+    for frame in range(6):
+        item = images.item(frame)
+        random = np.random.default_rng([frame // 2, frame % 2])
+        camera = draw_camera(ranges, random)
+        np.testing.assert_allclose(item["lens"], lens_vector(camera.lens), rtol=1e-6)
+        np.testing.assert_array_equal(item["sharp_rgb"], scenes[frame // 2].sharp_rgb)
+        np.testing.assert_array_equal(
+            item["image"], photograph(scenes[frame // 2], camera, random)
+        )
+    stamp = next(tmp_path.iterdir()).stat().st_mtime_ns
+    photograph_all(scenes, ranges, tmp_path, tag="t", key="k", workers=1)
+    assert next(tmp_path.iterdir()).stat().st_mtime_ns == stamp
+    photograph_all(scenes, replace(ranges, draws=1), tmp_path, tag="t", key="k", workers=1)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_crops_of_pictures_without_a_lens_have_the_recipes(tmp_path):
+    drawn = photograph_all([_sample()], LensRanges(draws=1), tmp_path, tag="t", key="", workers=1)
+    plain = replace_lenses(drawn)
+    lens = LENS_PRESETS["dslr"]
+    crops = CropDataset([drawn, plain], DataConfig(crop_px=32), 1, 0, 40, lens)
+    seen = {tuple(np.round(crops[i]["lens"].numpy(), 4)) for i in range(40)}
+    assert seen == {
+        tuple(np.round(np.float32(lens_vector(lens)), 4)),
+        tuple(np.round(drawn.lenses[0], 4)),
+    }
+
+
+def replace_lenses(images):
+    """The same pictures as a set that does not know its lens."""
+    from ddfd_training.image_set import ImageSet
+
+    return ImageSet(
+        images.defocused_rgb, images.sharp_rgb, images.depth_m, images.sharp_known, images.frames
+    )
+
+
+def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path):
+    config = TrainConfig(
+        name="any",
+        network=NetworkConfig("ddfd-lite", {"lens_input": True, "widths": [8, 8, 16, 16, 16]}),
+        data=DataConfig(
+            sources=(SourceConfig("synthetic", "", count=2, lenses=LensRanges(draws=2)),),
+            cache=str(tmp_path / "cache"),
+            crop_px=64,
+            batch_size=2,
+            held_out=1,
+        ),
+        loss=LossConfig("ddfd"),
+        steps=2,
+        validate_every=2,
+        save_every=2,
+        precision="32-true",
+    )
+    path = train(config, tmp_path)
+    network, contract = load_checkpoint(path)
+    assert contract.inputs == ("image", "lens")
+    assert contract.lens_range == {
+        "px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)
+    }  # fmt: skip
+    assert ModelContract.from_json(contract.to_json()) == contract
+    # The lens beside the image is what blur goes through.
+    image = torch.rand(1, 3, 64, 64)
+    other = lens_of(7.0, 1.0)
+    with torch.no_grad():
+        answer = network(image, lens=lens_tensor(other, image))
+    expected = other.depth_m(answer["defocus_px"]).clamp(0.5, 10.0)
+    torch.testing.assert_close(answer["depth_m"], expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"lens: expected \[1, 2\]"):
+        network(image, lens=torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"px_per_dioptre": (9.0, 4.0)}, "px_per_dioptre: expected 0 < low"),
+        ({"gaussian_share": (0.5, 1.5)}, "gaussian_share: expected 0 <= low"),
+        ({"draws": -1}, "expected draws"),
+    ],
+)
+def test_ranges_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        LensRanges(**changes)

@@ -1,0 +1,176 @@
+"""Pictures of the same scenes through many lenses, for a network that takes the lens as an input.
+
+Every frame of a set with sharp images and depth is photographed several times, each time through
+a lens of its own (:mod:`ddfd_training.lens_draws`). Frame and number of the draw decide the lens,
+so that a set is the same whenever it is rendered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from ddfd_ros.core.errors import DatasetError
+from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.depth_fill import fill_depth
+from ddfd_training.image_set import ImageSet, Item
+from ddfd_training.lens_draws import DrawnCamera, LensRanges, curved, draw_camera
+from ddfd_training.optics import render_defocus
+
+_VERSION = 1  # raise when the pictures change
+
+
+def photograph(sample: RgbdSample, camera: DrawnCamera, random: np.random.Generator) -> np.ndarray:
+    """The sample's sharp image through a drawn camera, uint8 ``[H, W, 3]``.
+
+    Raises:
+        DatasetError: The sample has no sharp image.
+    """
+    if sample.sharp_rgb is None:
+        raise DatasetError(f"{sample.name}: expected an all-in-focus image to blur, got none")
+    depth_m = curved(fill_depth(sample.depth_m), camera.curvature_dioptre)
+    rgb = torch.from_numpy(sample.sharp_rgb).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        image = render_defocus(
+            rgb, torch.from_numpy(depth_m)[None, None], camera.lens, options=camera.options
+        )
+    return camera.sensor.apply((image[0].permute(1, 2, 0) * 255).numpy(), random)
+
+
+@dataclass(frozen=True)
+class ManyLensSet(ImageSet):
+    """An image set whose frames were each photographed through ``draws`` lenses.
+
+    ``defocused_rgb`` and ``lenses`` hold ``draws`` entries for a scene, one after the other. They
+    are the frames; frame ``i`` shows scene ``i // draws`` of the other arrays.
+
+    Attributes:
+        lenses: float32 ``[N * draws, 2]``: pixels per dioptre and focus in dioptres.
+        draws: Pictures of each scene.
+    """
+
+    lenses: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    draws: int = 1
+
+    @property
+    def truths(self) -> tuple[str, ...]:
+        """Every item also says its lens."""
+        return ("lens",)
+
+    def item(self, where: Any, flip: int = 1) -> Item:
+        """As :meth:`ImageSet.item`, with ``lens``, float32 ``[2]``."""
+        frame, *part = where if isinstance(where, tuple) else (where,)
+        scene = (frame // self.draws, *part)
+        return {
+            "image": self.defocused_rgb[where][:, ::flip],
+            "sharp_rgb": self.sharp_rgb[scene][:, ::flip],
+            "depth_m": self.depth_m[scene][:, ::flip],
+            "sharp_known": self.sharp_known[scene][:, ::flip],
+            "lens": np.array(self.lenses[frame]),
+        }
+
+
+def photograph_all(
+    dataset: Sequence[RgbdSample],
+    ranges: LensRanges,
+    folder: str | Path,
+    *,
+    tag: str,
+    key: str,
+    weight: float = 1.0,
+    workers: int | None = None,
+) -> ManyLensSet:
+    """Open a set's pictures through many lenses from ``folder``; take and keep them first if new.
+
+    Args:
+        dataset: Samples of one size with sharp images.
+        ranges: What lenses are drawn from.
+        folder: Where the arrays are kept.
+        tag: Name of the dataset and split, for the file name and the progress bar.
+        key: What tells the dataset from another one of that size.
+        weight: How often the set is drawn from in training.
+        workers: Processes that render; the number of CPU cores by default.
+    """
+    facts = json.dumps([_VERSION, len(dataset), asdict(ranges), key], sort_keys=True)
+    target = Path(folder) / f"{tag}-lenses-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as place:
+            unfinished = Path(place) / "images"
+            unfinished.mkdir()
+            _photograph_into(dataset, ranges, unfinished, tag, workers or os.cpu_count() or 1)
+            if not target.exists():
+                unfinished.rename(target)
+    arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    count = len(arrays["defocused_rgb"])
+    return ManyLensSet(
+        **arrays,
+        sharp_known=np.broadcast_to(np.True_, arrays["depth_m"].shape),
+        frames=tuple(range(count)),
+        weight=weight,
+        draws=ranges.draws,
+    )
+
+
+_ARRAYS = ("defocused_rgb", "sharp_rgb", "depth_m", "lenses")
+
+
+def _photograph_into(
+    dataset: Sequence[RgbdSample], ranges: LensRanges, target: Path, tag: str, workers: int
+) -> None:
+    height, width = dataset[0].depth_m.shape
+    scenes, pictures = len(dataset), len(dataset) * ranges.draws
+    shapes: dict[str, tuple[type, tuple[int, ...]]] = {
+        "defocused_rgb": (np.uint8, (pictures, height, width, 3)),
+        "sharp_rgb": (np.uint8, (scenes, height, width, 3)),
+        "depth_m": (np.float32, (scenes, height, width)),
+        "lenses": (np.float32, (pictures, 2)),
+    }
+    arrays = {
+        name: np.lib.format.open_memmap(target / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+        for name, (kind, shape) in shapes.items()
+    }
+    jobs = ((dataset, index, ranges) for index in range(scenes))
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        results = pool.map(_scene_job, jobs, chunksize=2)
+        bar = track(results, description=f"photographing {tag}", total=scenes)
+        for index, (images, lenses, sharp, depth_m) in enumerate(bar):
+            if depth_m.shape != (height, width):
+                raise DatasetError(
+                    f"{tag}: expected images of one size {(height, width)}, "
+                    f"got {depth_m.shape} at number {index}; give the source a size"
+                )
+            pictures_of_it = slice(index * ranges.draws, (index + 1) * ranges.draws)
+            arrays["defocused_rgb"][pictures_of_it] = images
+            arrays["lenses"][pictures_of_it] = lenses
+            arrays["sharp_rgb"][index] = sharp
+            arrays["depth_m"][index] = depth_m
+    for array in arrays.values():
+        array.flush()
+
+
+def _scene_job(
+    job: tuple[Sequence[RgbdSample], int, LensRanges],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All pictures of one scene, their lenses, and the scene."""
+    dataset, index, ranges = job
+    sample = dataset[index]
+    images, lenses = [], []
+    for draw in range(ranges.draws):
+        random = np.random.default_rng([index, draw])
+        camera = draw_camera(ranges, random)
+        images.append(photograph(sample, camera, random))
+        lenses.append((camera.lens.px_per_dioptre, camera.lens.focus_dioptre))
+    assert sample.sharp_rgb is not None  # photograph has refused it otherwise
+    return np.stack(images), np.array(lenses, np.float32), sample.sharp_rgb, sample.depth_m
