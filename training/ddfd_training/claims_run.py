@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the data sets; default: $DDFD_DATA, else ../shared/data",
     )
     parser.add_argument("--only", default="*", help="arms to do, a pattern like focus-*")
+    parser.add_argument("--seed", type=int, default=0, help="only this seed; 0: all")
     parser.add_argument(
         "--steps-factor",
         type=float,
@@ -69,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         plan = load_plan(arguments.plan)
-        jobs = [job for job in all_jobs(plan) if fnmatch(job[0], arguments.only)]
+        jobs = [
+            (arm, seed)
+            for arm, seed in all_jobs(plan)
+            if fnmatch(arm, arguments.only) and (arm == BASELINE or arguments.seed in (0, seed))
+        ]
         for number, (arm, seed) in enumerate(jobs, 1):
             target = Path(arguments.results) / f"{job_name(arm, seed)}.json"
             done = target.is_file()
