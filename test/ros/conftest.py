@@ -28,7 +28,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter as RclpyParameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from ddfd_ros.core.metadata import CONTRACT_KEY, ModelContract, golden_image, make_golden
 
@@ -46,6 +46,11 @@ def reference(rgb: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def reference_defocus(rgb: np.ndarray) -> np.ndarray:
+    """The tiny model's defocus, where it has that head: blur in pixels from blue."""
+    return rgb[..., 2].astype(np.float32) / 8 - 16
+
+
 def _graph(slow: bool, heads: tuple[str, ...]) -> onnx.ModelProto:
     node, info = helper.make_node, helper.make_tensor_value_info
     nodes = [
@@ -56,10 +61,13 @@ def _graph(slow: bool, heads: tuple[str, ...]) -> onnx.ModelProto:
         node("Add", ["near", "half"], ["fast" if slow else "depth_m"]),
         node("Squeeze", ["green", "axis2"], ["green2"]),
         node("Div", ["green2", "n256"], ["sigma_m"]),
+        node("Squeeze", ["blue", "axis2"], ["blue2"]),
+        node("Div", ["blue2", "n8"], ["blur"]),
+        node("Sub", ["blur", "n16"], ["defocus_px"]),
         node("Sub", ["n255", "float"], ["inverted"]),
         node("Cast", ["inverted"], ["sharp_rgb"], to=TensorProto.UINT8),
     ]
-    numbers = {"n32": 32, "half": 0.5, "n256": 256, "n255": 255}
+    numbers = {"n32": 32, "half": 0.5, "n256": 256, "n255": 255, "n8": 8, "n16": 16}
     constants = {name: np.array(value, np.float32) for name, value in numbers.items()}
     constants["axis2"] = np.array([2])
     if slow:  # a convolution that is heavy and adds nothing
@@ -78,6 +86,7 @@ def _graph(slow: bool, heads: tuple[str, ...]) -> onnx.ModelProto:
         "depth_m": info("depth_m", *plane),
         "sigma_m": info("sigma_m", *plane),
         "sharp_rgb": info("sharp_rgb", TensorProto.UINT8, ["height", "width", 3]),
+        "defocus_px": info("defocus_px", *plane),
     }
     return helper.make_model(
         helper.make_graph(
@@ -149,6 +158,13 @@ class Peer:
         "sigma_info": ("uncertainty/camera_info", CameraInfo),
         "latency": ("latency", DiagnosticArray),
     }
+    FURTHER = {
+        "defocus": ("defocus/image", Image),
+        "defocus_info": ("defocus/camera_info", CameraInfo),
+        "color": ("depth/color", Image),
+        "points": ("points", PointCloud2),
+        "file": ("all_in_focus/image/compressed", CompressedImage),
+    }
 
     def __init__(self, domain_id: int) -> None:
         self.context = rclpy.Context()
@@ -197,7 +213,7 @@ class Peer:
     def listen(self, *names: str) -> None:
         """Subscribe to outputs by their short names and wait until the node knows."""
         for name in names:
-            topic, kind = self.OUTPUTS[name]
+            topic, kind = (self.OUTPUTS | self.FURTHER)[name]
             kept = self.received.setdefault(name, [])
             self._subscriptions[name] = self.node.create_subscription(
                 kind, topic, kept.append, QoSProfile(depth=10)
@@ -395,6 +411,12 @@ def shared_stage(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def make():
+    """The opener of stages, for test modules that need a node of their own."""
+    return make_stage
+
+
+@pytest.fixture(scope="session")
 def tools():
     """The helpers above, for test modules (pytest's importlib mode shares no modules)."""
 
@@ -403,6 +425,7 @@ def tools():
 
     Tools.kill = staticmethod(kill)
     Tools.reference = staticmethod(reference)
+    Tools.reference_defocus = staticmethod(reference_defocus)
     Tools.write_model = staticmethod(write_model)
     Tools.golden_image = staticmethod(golden_image)
     Tools.make_golden = staticmethod(make_golden)
