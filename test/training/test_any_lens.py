@@ -167,3 +167,20 @@ def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path):
 def test_ranges_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         LensRanges(**changes)
+
+
+def test_a_network_for_one_lens_is_a_start_for_any(tmp_path):
+    from ddfd_ros.model import build_network
+    from ddfd_training.cli import _take_over
+
+    torch.manual_seed(0)
+    one, any_lens = build_network("ddfd-lite"), build_network("ddfd-lite", lens_input=True)
+    _take_over(any_lens, one.state_dict(), "one.pt")
+    image = torch.rand(1, 3, 64, 64)
+    one.eval(), any_lens.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            any_lens(image)["defocus_px"], one(image)["defocus_px"], rtol=1e-4, atol=1e-4
+        )
+    with pytest.raises(ValueError, match=r"init: expected weights .* \d+ tensors missing"):
+        _take_over(any_lens, {}, "none.pt")

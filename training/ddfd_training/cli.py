@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
@@ -158,7 +159,23 @@ def _start(module: DepthFromDefocus, config: TrainConfig, out: Path) -> None:
     if config.init:
         # The lens and the depth range of those weights may differ.
         network, _ = load_checkpoint(_weights(config.init, out))
-        module.network.load_state_dict(network.state_dict())
+        _take_over(module.network, network.state_dict(), config.init)
+
+
+def _take_over(network: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Start from weights of this network, or of the same one before it took a lens as input.
+
+    Raises:
+        ValueError: Other tensors are missing or too many.
+    """
+    result = network.load_state_dict(state, strict=False)
+    missing = [key for key in result.missing_keys if not key.startswith("conditions.")]
+    if missing or result.unexpected_keys:
+        raise ValueError(
+            f"init: expected weights for this network in {origin}, got {len(missing)} tensors "
+            f"missing and {len(result.unexpected_keys)} too many (first: "
+            f"{[*missing, *result.unexpected_keys][0]}); network and options must be the same"
+        )
 
 
 def _weights(name: str, out: Path) -> Path:
