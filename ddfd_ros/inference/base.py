@@ -11,7 +11,7 @@ from collections.abc import Collection, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +31,10 @@ HEAD_DTYPES: dict[str, type[np.generic]] = {
 """Type of every head in the exported graph."""
 
 
+class ParityError(ModelLoadError):
+    """A runtime answers otherwise than the model it runs; the message says by how much."""
+
+
 class DeviceError(InferenceError):
     """A GPU failed, was lost, or is not there; another runtime may well answer."""
 
@@ -43,7 +47,8 @@ class BackendOptions:
         threads: Threads inside one inference; 0 leaves the number to the runtime.
         spin: Whether idle threads busy-wait for the next operator: a little faster alone on a
             machine, slower and hotter beside other processes.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda``; ``auto`` is ``cpu`` here (whether an engine is to serve on a
+            GPU is decided by whoever opens it).
         precision: ``float32``, or ``auto``: fewer bits where runtime and machine are faster so.
     """
 
@@ -56,6 +61,8 @@ class BackendOptions:
         """Refuse values no runtime understands."""
         if self.threads < 0:
             raise ModelLoadError(f"threads: expected 0 (automatic) or more, got {self.threads}")
+        if self.device == "auto":
+            object.__setattr__(self, "device", "cpu")
         if self.device not in ("cpu", "cuda"):
             raise ModelLoadError(f"device: expected 'cpu' or 'cuda', got {self.device!r}")
         if self.precision not in ("float32", "auto"):
@@ -73,7 +80,7 @@ class Backend(ABC):
         device: Where and how it runs, for people and diagnostics.
     """
 
-    runtime: ClassVar[str]
+    runtime: str
     tolerance_scale: float = 1.0
     """Factor on the golden tolerances; above 1 where the runtime computes with fewer bits."""
 
@@ -174,7 +181,7 @@ class Backend(ABC):
             checked when the contract holds no golden sample.
 
         Raises:
-            ModelLoadError: An answer is beyond the tolerance (``golden.GOLDEN_TOLERANCE`` times
+            ParityError: An answer is beyond the tolerance (``golden.GOLDEN_TOLERANCE`` times
                 ``tolerance_scale``).
             ContractError: The contract's golden input cannot be made.
         """
@@ -187,7 +194,7 @@ class Backend(ABC):
         if bad or missing:
             found = ", ".join(f"{name} off by {value:.3g} times it" for name, value in bad.items())
             found += f" no answer for {missing}" if missing else ""
-            raise ModelLoadError(
+            raise ParityError(
                 f"{self.runtime} self-test: expected the contract's golden answers within their "
                 f"tolerance, got {found}; the runtime or the file is damaged: try another runtime "
                 "or export the model again"

@@ -12,7 +12,13 @@ import numpy as np
 from ddfd_ros.core.errors import ContractError, DdfdError, InferenceError, ModelLoadError
 from ddfd_ros.core.metadata import golden_mismatch
 from ddfd_ros.core.preprocessing import padded_side
-from ddfd_ros.inference.base import Backend, BackendOptions, DeviceError, one_line
+from ddfd_ros.inference.base import (
+    Backend,
+    BackendOptions,
+    DeviceError,
+    ParityError,
+    one_line,
+)
 from ddfd_ros.inference.cuda_session import CudaError, CudaSession
 from ddfd_ros.inference.engine_manifest import (
     EngineManifest,
@@ -117,7 +123,7 @@ class TensorrtBackend(Backend):
             answer = self.infer(golden.image(), engine.heads)
             mismatch = golden_mismatch(golden, answer, self.tolerance_scale)
             if bad := {head: value for head, value in mismatch.items() if value > 1.0}:
-                raise ModelLoadError(
+                raise ParityError(
                     f"engine for {', '.join(engine.heads)}: expected the golden answers within "
                     f"their tolerance, got {bad} times it; build it again"
                 )

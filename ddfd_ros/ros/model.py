@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.pipeline import Pipeline
-from ddfd_ros.inference import Backend, open_backend
+from ddfd_ros.inference import Backend
+from ddfd_ros.inference.switching import SwitchingBackend
+from ddfd_ros.ros.engine_open import open_serving
+from ddfd_ros.ros.engine_plan import EnginePlan, check_calibration, plan_engine
 from ddfd_ros.ros.environment import resolve_model
 from ddfd_ros.ros.lens import thresholds
 from ddfd_ros.ros.outputs import TOPICS
@@ -26,6 +29,8 @@ class LoadedModel:
         heads: Heads of the model that have a topic.
         warm_up_ms: Duration of a warm inference of all heads in milliseconds; NaN: not warmed up.
         self_test: In words, how the golden sample fared.
+        plan: Whether a TensorRT engine is wanted, and what became of it.
+        switch: Where an engine is swapped in; None where none is wanted.
     """
 
     backend: Backend
@@ -34,6 +39,8 @@ class LoadedModel:
     heads: tuple[str, ...]
     warm_up_ms: float
     self_test: str
+    plan: EnginePlan
+    switch: SwitchingBackend | None
 
     def close(self) -> None:
         """Release the backend."""
@@ -55,14 +62,11 @@ def load_model(parameters: NodeParameters, check: Callable[[], None]) -> LoadedM
     Raises:
         DdfdError: The model cannot serve; the message names expected, got and remedy.
     """
-    path = resolve_model(parameters.model_path)
-    backend = open_backend(
-        path,
-        parameters.runtime,
-        threads=parameters.threads,
-        device=parameters.device,
-        precision=parameters.precision,
-    )
+    plan = plan_engine(resolve_model(parameters.model_path), parameters)
+    check_calibration(plan)
+    check()
+    backend, plan = open_serving(plan, parameters, check)
+    switch = backend if isinstance(backend, SwitchingBackend) else None
     try:
         check()
         pipeline = Pipeline(backend, thresholds(parameters))
@@ -73,7 +77,8 @@ def load_model(parameters: NodeParameters, check: Callable[[], None]) -> LoadedM
         backend.close()
         raise
     heads = tuple(head for head in TOPICS if head in backend.contract.outputs)
-    return LoadedModel(backend, pipeline, str(path), heads, warm_up_ms, self_test)
+    path = str(plan.model_path)
+    return LoadedModel(backend, pipeline, path, heads, warm_up_ms, self_test, plan, switch)
 
 
 def _self_test(backend: Backend) -> str:

@@ -249,8 +249,12 @@ class DdfdNode(LifecycleNode):
             status = replace(status, progress=f"loading the model for {duration_s:.0f} s")
         snapshot = self._statistics.snapshot() if runner is None else runner.snapshot()
         if runner is not None and model is not None:
+            engine = runner.engine_status
             status = replace(
                 status,
+                degraded=engine.degraded,
+                progress=engine.progress or status.progress,
+                engine_sha256=engine.sha256,
                 model=model.path,
                 model_sha256=model.contract.weights_sha256,
                 runtime=model.backend.runtime,

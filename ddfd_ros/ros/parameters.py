@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ddfd_ros.inference import RUNTIMES
+from ddfd_ros.ros.engine_parameters import EngineParameters
 from ddfd_ros.ros.parameter_field import (
     Change,
     ParameterError,
@@ -56,7 +57,11 @@ class ModelParameters:
         choices=("auto", *RUNTIMES),
     )
     device: str = parameter(
-        "cpu", "Where the runtime computes", Change.RELOAD, choices=("cpu", "cuda")
+        "auto",
+        "auto: a TensorRT engine where there is a GPU with TensorRT, else the CPU; cpu; or cuda "
+        "(ONNX Runtime or torch on the GPU)",
+        Change.RELOAD,
+        choices=("auto", "cpu", "cuda"),
     )
     precision: str = parameter(
         "auto",
@@ -100,6 +105,7 @@ class NodeParameters(
     TrustParameters,
     LensParameters,
     ViewParameters,
+    EngineParameters,
     ModelParameters,
 ):
     """Values of all parameters at one moment; a field's metadata says the rest."""

@@ -15,6 +15,7 @@ from ddfd_ros.core.worker import LatestWorker
 from ddfd_ros.ros import diagnostics
 from ddfd_ros.ros.answers import Answer, Answers, Job
 from ddfd_ros.ros.camera_infos import stamp_ns
+from ddfd_ros.ros.engine_keeper import EngineKeeper, EngineStatus, keep_engine
 from ddfd_ros.ros.lens import view_options
 from ddfd_ros.ros.model import LoadedModel, load_model, thresholds
 from ddfd_ros.ros.outputs import Outputs
@@ -50,6 +51,7 @@ class Runner:
         self._answers = Answers(self._warn, statistics)
         self._active_since: float | None = None
         self._cancelled = False
+        self._keeper: EngineKeeper | None = None
         self._worker: LatestWorker[LoadedModel, Job, Answer | None] = LatestWorker(
             self._load, self._process, self._publish, self._failed
         )
@@ -89,6 +91,7 @@ class Runner:
         started.result()
         if self.model is None:
             raise InferenceError("loading the model: expected a model, got none")
+        self._keeper = keep_engine(self.model, self._worker, self._node.get_logger())
         return self.model
 
     def update(self, parameters: NodeParameters) -> None:
@@ -131,10 +134,21 @@ class Runner:
             dropped[name] = dropped.get(name, 0) + number
         return replace(snapshot, dropped=dropped)
 
+    @property
+    def engine_status(self) -> EngineStatus:
+        """How it stands with the TensorRT engine, for the diagnostics."""
+        if self._keeper is not None:
+            return self._keeper.status
+        return EngineStatus(degraded="" if self.model is None else self.model.plan.reason)
+
     def close(self, timeout_s: float | None) -> bool:
         """End the worker, which closes the model; whether that succeeded in ``timeout_s``."""
         self._active_since = None
+        if self._keeper is not None:
+            self._keeper.ask_to_end()
         stopped = self._worker.stop(timeout_s)
+        if self._keeper is not None:
+            stopped = self._keeper.wait(timeout_s) and stopped
         for name, number in self._mailbox_drops().items():
             self._statistics.count_dropped(name, number)
         if self.outputs is not None:

@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for number in previous:
         signal.signal(number, stop)
+    if arguments.stop_on_eof:
+        _stop_on_eof(cancel)
     try:
         return _run(arguments, cancel)
     except BuildCancelled as stopped:
@@ -130,7 +132,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="keeps kernel timings (default: timing.cache beside the engine)",
     )
+    parser.add_argument("--stop-on-eof", action="store_true", help=argparse.SUPPRESS)
     return parser
+
+
+def _stop_on_eof(cancel: threading.Event) -> None:
+    """Stop when whoever started this closes our input, which its end does too."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1):  # not buffered: its lock would outlive the end
+            pass
+        cancel.set()
+
+    threading.Thread(target=wait, name="ddfd-eof", daemon=True).start()
 
 
 def _size(text: str) -> tuple[int, int]:

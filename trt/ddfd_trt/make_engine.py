@@ -16,7 +16,7 @@ from pathlib import Path
 from ddfd_ros.core.errors import ContractError, ModelLoadError
 from ddfd_ros.core.metadata import ModelContract, golden_image, make_golden
 from ddfd_ros.inference import open_backend
-from ddfd_ros.inference.base import Backend
+from ddfd_ros.inference.base import Backend, ParityError
 from ddfd_ros.inference.engine_manifest import (
     EngineManifest,
     GpuMachine,
@@ -220,7 +220,7 @@ def _verify(draft: Path, reference: Backend, job: EngineJob) -> tuple[VerifyRepo
         memory_bytes = int(getattr(candidate, "device_memory_bytes", 0))
     if not report.passed:
         bad = "; ".join(str(item) for item in report.heads if not item.passed)
-        raise ModelLoadError(
+        raise ParityError(
             f"engine: expected the model's answers within the tolerance of {precision}, got "
             f"{bad}; it was not put in place: choose another precision, or another TensorRT"
         )
