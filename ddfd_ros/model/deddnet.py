@@ -90,6 +90,7 @@ class Deddnet(ImageNetwork):
         else:
             self.size_multiple = 16
         self.has_sharp = heads != "depth"
+        self.side_inputs = ("depth_m",) if self.needs_depth else ()
         if not self.has_sharp:
             return
         self.head = conv3(3 + (fusion == "input"), channels)
