@@ -45,7 +45,7 @@ def figures(
         first: Number of the first measured frame; those before only warmed up.
         before: The node's diagnostics before it.
         after: The node's diagnostics after the last one.
-        memory: Once a second.
+        memory: Once a second; may be empty.
         rate_hz: What was to be offered.
     """
     sent = record.sent[first:]
@@ -69,7 +69,7 @@ def figures(
         "age_ms": _spread(ages),
         "infer_ms": _spread(np.array([values["infer"] for values in stages])),
         "subscription_to_publication_ms": _spread(np.array([v["total"] for v in stages])),
-        "memory": _memory(memory),
+        "memory": _memory(memory) if memory else {},
         "runtime": after.get("runtime", ""),
         "device": after.get("device", ""),
         "last_words": after.get("message", ""),
