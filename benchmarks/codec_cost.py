@@ -1,7 +1,8 @@
-"""What images cost as ROS messages: decoding each encoding, encoding each output, per size.
+"""What images cost as ROS messages: decoding, encoding, publishing; beside cv_bridge's way.
 
-Only this project's codec and the message classes are timed, in one process without DDS; what
-sending costs shows in ``node_throughput``.
+The first table times this project's codec and the message classes in one process, per size. The
+second publishes depth, all-in-focus and standard deviation of 640x480 over DDS to another process,
+frame by frame the node's way and cv_bridge's in turn (see ``message_cost``).
 
     python -m benchmarks.codec_cost
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import array
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ from rich.table import Table
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from benchmarks import message_cost
 from benchmarks.record import RESULTS, write_results
 from ddfd_ros.core import image_codec
 
@@ -81,7 +84,45 @@ def jobs(width: int, height: int) -> dict[str, Callable[[], Any]]:
             image_codec.encode_depth, depth_m, header, encoding, Image
         )
     result["encode rgb8"] = partial(image_codec.encode_rgb, rgb, header, "rgb8", Image)
+    for encoding in ("rgb8", "bgr8"):
+        message = camera_message(encoding, width, height)
+        result[f"cv_bridge: decode {encoding}"] = partial(message_cost.cv_bridge_rgb, message)
+    result["cv_bridge: encode depth 32FC1"] = partial(
+        message_cost.cv_bridge_message, depth_m, header, "32FC1", ""
+    )
+    result["cv_bridge: encode rgb8"] = partial(
+        message_cost.cv_bridge_message, rgb, header, "rgb8", ""
+    )
     return result
+
+
+def publishing(number: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Way -> part -> ``p50``, ``p95`` and ``min`` in milliseconds, of a frame's three images."""
+    return {
+        way: {
+            part: {
+                "p50": round(float(np.percentile(values, 50)), 3),
+                "p95": round(float(np.percentile(values, 95)), 3),
+                "min": round(min(values), 3),
+            }
+            for part, values in parts.items()
+        }
+        for way, parts in message_cost.measure(number).items()
+    }
+
+
+def show_publishing(figures: dict[str, dict[str, dict[str, float]]], console: Console) -> None:
+    """Print the second table."""
+    table = Table(
+        title="depth + all-in-focus + sigma, 640x480, over DDS (ms)", title_justify="left"
+    )
+    table.add_column("p50 / p95")
+    for way in figures:
+        table.add_column(way, justify="right")
+    for part in ("make", "publish", "total", "cpu"):
+        cells = (parts[part] for parts in figures.values())
+        table.add_row(part, *(f"{cell['p50']:.2f} / {cell['p95']:.2f}" for cell in cells))
+    console.print(table)
 
 
 def plot(figures: dict[str, dict[str, float]], path: Path) -> None:
@@ -108,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Time everything, write JSON and plot, print a table."""
     parser = argparse.ArgumentParser(prog="codec_cost", description=__doc__)
     parser.add_argument("--shortest", type=float, default=_SHORTEST_S, help="seconds per job")
+    parser.add_argument("--frames", type=int, default=300, help="published each way; 0: none")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for JSON and plot")
     options = parser.parse_args(arguments)
     console = Console()
@@ -119,7 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: round(median_ms(job, options.shortest), 4)
             for name, job in track(work.items(), size, console=console)
         }
-    path = write_results(NAME, {"median_ms": figures}, options.out)
+    results: dict[str, Any] = {"median_ms": figures}
+    if options.frames:
+        with console.status(f"publishing {options.frames} frames each way"):
+            results["publishing_ms"] = publishing(options.frames)
+        results["load_average"] = list(os.getloadavg())
+    path = write_results(NAME, results, options.out)
     plot(figures, path.with_suffix(".png"))
     table = Table(title="image codec, median (ms)")
     table.add_column("")
@@ -128,6 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in next(iter(figures.values())):
         table.add_row(name, *(f"{values[name]:.2f}" for values in figures.values()))
     console.print(table)
+    if options.frames:
+        show_publishing(results["publishing_ms"], console)
     console.print(f"written: {path}, {path.with_suffix('.png')}")
     return 0
 

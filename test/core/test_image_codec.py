@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ddfd_ros.core import encodings
 from ddfd_ros.core.encodings import ENCODINGS
 from ddfd_ros.core.errors import ImageFormatError
 from ddfd_ros.core.image_codec import (
@@ -352,3 +353,15 @@ def test_every_listed_encoding_decodes():
     for name, encoding in ENCODINGS.items():
         msg = ImageData(None, 4, 4, name, 0, 4 * encoding.pixel_bytes, bytes(64 * 2))
         assert decode(msg).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "bgra8", "mono8"])
+@pytest.mark.parametrize("padding", [0, 5])
+def test_with_and_without_opencv_the_pixels_are_the_same(encoding, padding, monkeypatch):
+    pytest.importorskip("cv2")
+    channels = ENCODINGS[encoding].channels
+    rows = np.random.default_rng(4).integers(0, 256, (6, 8 * channels + padding), np.uint8)
+    msg = ImageData(None, 6, 8, encoding, 0, rows.shape[1], rows.tobytes())
+    fast = decode(msg)
+    monkeypatch.setattr(encodings, "_opencv_or_none", lambda: None)
+    np.testing.assert_array_equal(decode(msg), fast)
