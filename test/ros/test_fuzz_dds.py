@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import struct
 
-import hypothesis.strategies as st
-from hypothesis import HealthCheck, Phase, given, settings
+import pytest
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo
+
+pytest.importorskip("hypothesis")
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
 
 CASES = int(os.environ.get("DDFD_FUZZ_DDS_CASES", "400"))
 BATCH = 20

@@ -13,15 +13,18 @@ import math
 import os
 from dataclasses import dataclass
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import rclpy
-from hypothesis import HealthCheck, Phase, given, settings
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+pytest.importorskip("hypothesis")
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
 
 CASES = int(os.environ.get("DDFD_FUZZ_CASES", "10000"))
 BATCH = 20
