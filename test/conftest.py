@@ -31,6 +31,7 @@ prepare_environment()
 # On a robot, `colcon test` has neither torch nor the tools of export: the folders that need them
 # are left out there, and the report says so. `make test` installs everything.
 NEEDS = {
+    "bag": ("onnxruntime", "rich", "rosbags"),
     "demo": ("rclpy", "skimage", "torch"),
     "inference": ("onnx", "onnxruntime"),
     "launch": ("rclpy",),

@@ -76,6 +76,7 @@ LAYERS = (
             "onnx_backend": frozenset({"onnxruntime"}),
             "openvino_backend": frozenset({"openvino"}),
             "cuda_session": frozenset({"pycuda"}),
+            "deblur_stage": frozenset(CPU_RUNTIMES),
             "tensorrt_backend": frozenset(GPU),
             "torch_backend": frozenset({"torch", "ddfd_ros.model"}),
         },
@@ -93,6 +94,20 @@ LAYERS = (
         },
         absent=frozenset({"torch", *GPU, *CPU_RUNTIMES}),
         needs=("rclpy",),
+    ),
+    Layer(
+        "ddfd_ros.bag",
+        "ddfd_ros/bag",
+        project=(
+            "ddfd_ros.core",
+            "ddfd_ros.inference",
+            # The node's parameters and what they mean, which need no ROS.
+            "ddfd_ros.ros.lens",
+            "ddfd_ros.ros.parameters",
+        ),
+        third_party=frozenset({"numpy", "rich", "rosbags", "yaml"}),
+        absent=frozenset({"torch", *ROS, *GPU, *CPU_RUNTIMES}),
+        needs=("rosbags", "rich", "yaml"),
     ),
     Layer(
         "ddfd_training",

@@ -133,7 +133,10 @@ def test_a_robot_installs_no_torch():
 @pytest.mark.parametrize(
     ("folders", "files"),
     [
-        (("ddfd_ros/core", "ddfd_ros/inference", "ddfd_ros/ros"), ("runtime", "ros")),
+        (
+            ("ddfd_ros/bag", "ddfd_ros/core", "ddfd_ros/inference", "ddfd_ros/ros"),
+            ("runtime", "ros"),
+        ),
         (("ddfd_ros/model", "training", "trt"), ("runtime", "training")),
         (("demo", "benchmarks"), ("runtime", "ros", "training", "demo")),
         (("test",), FILES),

@@ -1,0 +1,1 @@
+"""``ddfd-bag``: a recorded bag in, a bag with the node's answers out, without ROS."""

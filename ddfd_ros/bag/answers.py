@@ -1,0 +1,222 @@
+"""One recorded image in, the node's messages for it out, as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ddfd_ros.bag.source import CameraInfos
+from ddfd_ros.bag.writing import Topic
+from ddfd_ros.core.camera_model import correct_camera
+from ddfd_ros.core.image_codec import decode, encode_depth, encode_rgb
+from ddfd_ros.core.pipeline import Pipeline
+from ddfd_ros.core.point_cloud import Optics, Rays, make_points
+from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.types import Estimate, Frame
+from ddfd_ros.core.view import View
+from ddfd_ros.inference import Backend
+from ddfd_ros.ros.lens import (
+    blank_depth,
+    camera_lens,
+    cloud_options,
+    judge_lens,
+    thresholds,
+    view_options,
+)
+from ddfd_ros.ros.parameters import NodeParameters
+
+TOPICS = {
+    "depth_m": ("depth/image_rect", "depth/camera_info"),
+    "sharp_rgb": ("all_in_focus/image", "all_in_focus/camera_info"),
+    "sigma_m": ("uncertainty/image", "uncertainty/camera_info"),
+    "defocus_px": ("defocus/image", "defocus/camera_info"),
+}
+"""Head -> its image topic and the camera_info beside it, as the node names them."""
+CLOUD = "points"
+
+_IMAGE, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
+_CLOUD, _FIELD = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/PointField"
+_FLOAT32 = 7  # PointField.FLOAT32
+
+
+class FrameAnswers:
+    """Answers frames as the node does, one after the other.
+
+    Args:
+        backend: The open model.
+        parameters: The node's.
+        heads: Those to answer; all must be the model's.
+        points: Whether to make a point cloud.
+        namespace: In front of the topics, without a slash at its end.
+        infos: What the camera said about itself.
+        typestore: Of ``rosbags``.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        parameters: NodeParameters,
+        heads: tuple[str, ...],
+        points: bool,
+        namespace: str,
+        infos: CameraInfos,
+        typestore: Any,
+    ) -> None:
+        self._pipeline = Pipeline(backend, thresholds(parameters), view_options(parameters))
+        self._parameters, self._heads, self._points = parameters, heads, points
+        self._namespace, self._infos, self._store = namespace, infos, typestore
+        self._types = typestore.types
+        self._rays = Rays()
+        self.problems: dict[str, int] = {}
+
+    def topics(self) -> list[Topic]:
+        """The topics that will be written."""
+        result = []
+        for head in self._heads:
+            image, info = TOPICS[head]
+            result += [Topic(self._name(info), _INFO), Topic(self._name(image), _IMAGE)]
+        if self._points:
+            result.append(Topic(self._name(CLOUD), _CLOUD))
+        return result
+
+    def answer(self, message: Any) -> Iterator[tuple[str, bytes]]:
+        """Topic and bytes of every message that answers ``message``.
+
+        Raises:
+            DdfdError: The frame cannot be answered.
+        """
+        header, parameters = message.header, self._parameters
+        stamp_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
+        image = decode(message)
+        size = image.shape[0], image.shape[1]
+        lens = camera_lens(parameters).lens()
+        frame = Frame(image, stamp_ns, header.frame_id, lens=lens)
+        estimate = self._pipeline.process(frame, self._computed())
+        view = self._pipeline.published_view(*size)
+        info = self._infos.at(stamp_ns, parameters.camera_info_match == "stamp")
+        camera, problem = correct_camera(info, *size)
+        self._note(problem)
+        estimate = self._guarded(estimate, camera, size)
+        if view is not None:
+            camera = None if camera is None else view.network_camera(camera)
+            size = view.height, view.width
+        info_bytes = self._camera_info(header, info, camera, size)
+        for head in self._heads:
+            image_topic, info_topic = TOPICS[head]
+            yield self._name(info_topic), info_bytes
+            yield self._name(image_topic), self._image(header, head, getattr(estimate, head))
+        if self._points and camera is not None and estimate.depth_m is not None:
+            seen = image if view is None else view.to_network(image)
+            cloud = self._cloud(header, info, camera, estimate, estimate.depth_m, seen)
+            yield self._name(CLOUD), cloud
+
+    def _computed(self) -> set[str]:
+        heads = set(self._heads)
+        if self._points:
+            heads.add("depth_m")
+            if self._parameters.cloud_max_sigma_m > 0:
+                heads.add("sigma_m")
+            if self._parameters.cloud_color == "all_in_focus":
+                heads.add("sharp_rgb")
+        return heads.intersection(self._pipeline.backend.contract.outputs)
+
+    def _guarded(
+        self, estimate: Estimate, camera: Intrinsics | None, size: tuple[int, int]
+    ) -> Estimate:
+        """Compare the lens with the model's; blank the depth where that is asked for."""
+        view: View = self._pipeline.view(*size)
+        focal_px = 0.0 if camera is None else camera.k[0]
+        contract = self._pipeline.backend.contract
+        verdict = judge_lens(contract.lens, self._parameters, focal_px, view)
+        self._note(verdict.problem)
+        blank = bool(verdict.problem) and self._parameters.lens_guard == "blank"
+        return blank_depth(estimate) if blank else estimate
+
+    def _note(self, problem: str) -> None:
+        if problem:
+            self.problems[problem] = self.problems.get(problem, 0) + 1
+
+    def _name(self, topic: str) -> str:
+        return f"{self._namespace}/{topic}"
+
+    def _header(self, header: Any) -> Any:
+        """The header in the types of the output."""
+        stamp = self._types["builtin_interfaces/msg/Time"](
+            sec=header.stamp.sec, nanosec=header.stamp.nanosec
+        )
+        return self._types["std_msgs/msg/Header"](stamp=stamp, frame_id=header.frame_id)
+
+    def _image(self, header: Any, head: str, values: np.ndarray) -> bytes:
+        if head == "sharp_rgb":
+            encoded = encode_rgb(values, self._header(header))
+        else:
+            encoding = self._parameters.depth_encoding if head == "depth_m" else "32FC1"
+            encoded = encode_depth(values, self._header(header), encoding)
+        fields = vars(encoded) | {"data": np.frombuffer(encoded.data, np.uint8)}
+        return bytes(self._store.serialize_cdr(self._types[_IMAGE](**fields), _IMAGE))
+
+    def _camera_info(
+        self, header: Any, info: Any | None, camera: Intrinsics | None, size: tuple[int, int]
+    ) -> bytes:
+        """The camera of the published pixels; all zero where it is not calibrated."""
+        known = info is not None and camera is not None
+        region = self._types["sensor_msgs/msg/RegionOfInterest"](
+            x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        )
+        message = self._types[_INFO](
+            header=self._header(header),
+            height=size[0],
+            width=size[1],
+            distortion_model=info.distortion_model if known else "",
+            d=np.array(info.d if known else (), np.float64),
+            k=np.array(camera.k if camera is not None and known else (0.0,) * 9, np.float64),
+            r=np.array(info.r if known else (0.0,) * 9, np.float64),
+            p=np.array(camera.p if camera is not None and known else (0.0,) * 12, np.float64),
+            binning_x=0,
+            binning_y=0,
+            roi=region,
+        )
+        return bytes(self._store.serialize_cdr(message, _INFO))
+
+    def _cloud(
+        self,
+        header: Any,
+        info: Any,
+        camera: Intrinsics,
+        estimate: Estimate,
+        depth_m: np.ndarray,
+        seen: np.ndarray,
+    ) -> bytes:
+        parameters = self._parameters
+        optics = Optics(
+            camera, parameters.input_rectified, info.distortion_model, tuple(map(float, info.d))
+        )
+        colours = {"image": seen, "all_in_focus": estimate.sharp_rgb}
+        points = make_points(
+            depth_m,
+            optics,
+            cloud_options(parameters),
+            sigma_m=estimate.sigma_m,
+            rgb=colours.get(parameters.cloud_color),
+            rays=self._rays,
+        )
+        height, width = points.shape if points.ndim == 2 else (1, points.shape[0])
+        step = points.dtype.itemsize
+        fields = [
+            self._types[_FIELD](name=name, offset=4 * i, datatype=_FLOAT32, count=1)
+            for i, name in enumerate(points.dtype.names or ())
+        ]
+        message = self._types[_CLOUD](
+            header=self._header(header),
+            height=height,
+            width=width,
+            fields=fields,
+            is_bigendian=False,
+            point_step=step,
+            row_step=step * width,
+            data=np.frombuffer(points.tobytes(), np.uint8),
+            is_dense=points.ndim == 1,
+        )
+        return bytes(self._store.serialize_cdr(message, _CLOUD))
