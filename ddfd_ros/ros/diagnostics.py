@@ -22,8 +22,10 @@ from ddfd_ros.ros.statistics import Snapshot
 MISSING_LIMIT = 0.1
 """Estimated share of lost frames from which on diagnostics warn."""
 
-STAGES = ("queue", "decode", "pad", "infer", "postprocess", "encode", "publish", "total")
+STAGES = ("queue", "decode", "pad", "infer", "deblur", "postprocess", "encode", "publish", "total")
 """Stages of a frame in milliseconds, in order; ``total`` from subscription to publication."""
+OPTIONAL_STAGES = ("deblur",)
+"""Those that are there only where a second model runs."""
 
 PROFILE_HINT = (
     "large images need the shared-memory profile config/fastdds_shm_64mb.xml in "
@@ -173,7 +175,8 @@ def _machine_status(name: str, platform: PlatformHealth) -> DiagnosticStatus:
 
 def latency(name: str, stages_ms: Mapping[str, float], stamp: Any) -> DiagnosticArray:
     """The message for ``latency``: the stages of one frame, stamped like its image."""
-    values = {stage: float(stages_ms.get(stage, 0.0)) for stage in STAGES}
+    present = [s for s in STAGES if s not in OPTIONAL_STAGES or s in stages_ms]
+    values = {stage: float(stages_ms.get(stage, 0.0)) for stage in present}
     status = _status(f"{name}: latency", DiagnosticStatus.OK, "milliseconds", values)
     array = DiagnosticArray(status=[status])
     array.header.stamp = stamp

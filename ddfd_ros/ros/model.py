@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.pipeline import Pipeline
 from ddfd_ros.inference import Backend
+from ddfd_ros.inference.base import BackendOptions
+from ddfd_ros.inference.deblur_stage import DeblurStage, TwoStageBackend
 from ddfd_ros.inference.switching import SwitchingBackend
 from ddfd_ros.ros.engine_open import open_serving
 from ddfd_ros.ros.engine_plan import EnginePlan, check_calibration, plan_engine
@@ -69,6 +71,7 @@ def load_model(parameters: NodeParameters, check: Callable[[], None]) -> LoadedM
     switch = backend if isinstance(backend, SwitchingBackend) else None
     try:
         check()
+        backend = _with_deblurring(backend, parameters)
         pipeline = Pipeline(backend, thresholds(parameters))
         self_test = _self_test(backend) if parameters.self_test else "switched off"
         check()
@@ -79,6 +82,15 @@ def load_model(parameters: NodeParameters, check: Callable[[], None]) -> LoadedM
     heads = tuple(head for head in TOPICS if head in backend.contract.outputs)
     path = str(plan.model_path)
     return LoadedModel(backend, pipeline, path, heads, warm_up_ms, self_test, plan, switch)
+
+
+def _with_deblurring(backend: Backend, parameters: NodeParameters) -> Backend:
+    """The backend, with the second model behind it if there is one."""
+    if not parameters.deblur_model_path:
+        return backend
+    options = BackendOptions(threads=parameters.threads, precision=parameters.precision)
+    path = resolve_model(parameters.deblur_model_path)
+    return TwoStageBackend(backend, DeblurStage(path, parameters.runtime, options))
 
 
 def _self_test(backend: Backend) -> str:

@@ -50,6 +50,12 @@ class ModelParameters:
         "Model file (.onnx, .engine, .pt), or the name of a model that comes with the package",
         Change.RELOAD,
     )
+    deblur_model_path: str = parameter(
+        "",
+        "Second model (.onnx) that makes the all-in-focus image from image and depth, in place of "
+        "the first one's; empty: none",
+        Change.RELOAD,
+    )
     runtime: str = parameter(
         "auto",
         "What runs the model; auto: by the file's suffix and what is installed",
