@@ -122,14 +122,16 @@ class ITimingCache:
 
 
 class IBuilderConfig:
+    if _NUMBER >= (8, 6):
+        builder_optimization_level = 3
+    if _NUMBER >= (10, 0):
+        progress_monitor = None
+    if _NUMBER < (11, 0):
+        int8_calibrator = None
+
     def __init__(self) -> None:
         self._flags = {BuilderFlag.TF32}
         self._profiles, self._cache, self._pool, self._sources = [], None, {}, None
-        self.builder_optimization_level = 3
-        if _NUMBER < (11, 0):
-            self.int8_calibrator = None
-        if _NUMBER >= (10, 0):
-            self.progress_monitor = None
 
     def set_flag(self, flag: BuilderFlag) -> None:
         self._flags.add(BuilderFlag(flag))
@@ -169,6 +171,10 @@ class IBuilderConfig:
 
 
 class ITensor:
+    name = ""
+    dtype = None
+    shape = ()
+
     def __init__(self, secret: onnx.ValueInfoProto) -> None:
         self.name = secret.name
         kind = secret.type.tensor_type
@@ -439,10 +445,11 @@ class ICudaEngine:
 
 
 class Runtime:
+    if _NUMBER >= (8, 6):
+        engine_host_code_allowed = False
+
     def __init__(self, logger: ILogger) -> None:
         self._logger = logger
-        if _NUMBER >= (8, 6):
-            self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         data = bytes(serialized_engine)
