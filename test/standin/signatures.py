@@ -55,14 +55,7 @@ def without_libraries(data: bytes) -> bytes:
                 return address - begin + start
         raise ValueError(f"no segment at {address:#x}")
 
-    position = next(item[2] for item in headers if item[0] == _DYNAMIC)
-    entries = []
-    while True:
-        tag, value = struct.unpack_from("<qQ", data, position)
-        if tag == _NULL:
-            break
-        entries.append((position, tag, value))
-        position += 16
+    entries = _dynamic_entries(data, next(item[2] for item in headers if item[0] == _DYNAMIC))
     strings = place(next(value for _, tag, value in entries if tag == _STRINGS))
     symbols = place(next(value for _, tag, value in entries if tag == _SYMBOLS))
 
@@ -78,6 +71,17 @@ def without_libraries(data: bytes) -> bytes:
         if section == 0 and info >> 4 == 1:
             changed[where + 4] = 2 << 4 | info & 15
     return bytes(changed)
+
+
+def _dynamic_entries(data: bytes, position: int) -> list[tuple[int, int, int]]:
+    """Place, tag and value of each entry of the dynamic section."""
+    entries = []
+    while True:
+        tag, value = struct.unpack_from("<qQ", data, position)
+        if tag == _NULL:
+            return entries
+        entries.append((position, tag, value))
+        position += 16
 
 
 def of_tensorrt(folder: Path) -> dict:
