@@ -104,7 +104,8 @@ class Pipeline:
             needed.add("sigma_m")
         timings_ms: dict[str, float] = {}
         start = time.perf_counter()
-        view = plan_view(*frame.image_rgb.shape[:2], self.backend.contract, options)
+        height, width = frame.image_rgb.shape[:2]
+        view = plan_view(height, width, self.backend.contract, options)
         seen = _seen(frame, view)
         seeing_ms = (time.perf_counter() - start) * 1e3
         outputs: dict[str, Any] = self.backend.infer(seen.image_rgb, needed, timings_ms)

@@ -44,14 +44,15 @@ class Inputs:
         self._statistics = statistics
         # camera_info is small, and looked up by stamp: none is to be missed.
         self._subscriptions = [self._subscribe(CameraInfo, INFO_TOPIC, on_info, depth=16)]
+        receive: Callable[..., None] = on_image
         if hasattr(Subscription, "CallbackType"):  # rclpy hands out message infos
-            on_image = self._noticing_gaps(on_image)
+            receive = self._noticing_gaps(on_image)
         if transport == "compressed":
             # As image_transport does it: beside the image's topic, wherever that was remapped to.
             topic = node.resolve_topic_name(IMAGE_TOPIC) + "/compressed"
-            self._subscriptions.append(self._subscribe(CompressedImage, topic, on_image))
+            self._subscriptions.append(self._subscribe(CompressedImage, topic, receive))
         else:
-            self._subscriptions.append(self._subscribe(Image, IMAGE_TOPIC, on_image))
+            self._subscriptions.append(self._subscribe(Image, IMAGE_TOPIC, receive))
 
     def destroy(self) -> None:
         """Leave the camera's topics."""

@@ -83,15 +83,17 @@ class Products:
             colours = colour_depth(result.estimate.depth_m, near_m, far_m)
             messages[COLOUR] = self._encoders[COLOUR].encode(colours, result.header, "rgb8")
         if COMPRESSED in demand and result.estimate.sharp_rgb is not None:
-            messages[COMPRESSED] = _compressed(result, parameters)
+            messages[COMPRESSED] = _compressed(
+                result.estimate.sharp_rgb, result.header, parameters
+            )
         return messages
 
     def _cloud(self, result: FrameResult, parameters: NodeParameters) -> PointCloud2 | None:
         """The cloud; None when the camera is not calibrated, or there is no depth."""
         estimate, published = result.estimate, result.camera
-        if published.camera is None or estimate.depth_m is None:
-            return None
         info = published.source
+        if info is None or published.camera is None or estimate.depth_m is None:
+            return None
         optics = Optics(
             published.camera,
             parameters.input_rectified,
@@ -110,11 +112,11 @@ class Products:
         return cloud_message(points, result.header)
 
 
-def _compressed(result: FrameResult, parameters: NodeParameters) -> CompressedImage:
-    """The all-in-focus image as a file, in the terms of image_transport."""
+def _compressed(rgb: np.ndarray, header: Any, parameters: NodeParameters) -> CompressedImage:
+    """A picture as a file, in the terms of image_transport."""
     kind = parameters.compressed_format
-    content = encode_compressed(result.estimate.sharp_rgb, kind, parameters.jpeg_quality)
-    message = CompressedImage(header=result.header, format=f"rgb8; {kind} compressed bgr8")
+    content = encode_compressed(rgb, kind, parameters.jpeg_quality)
+    message = CompressedImage(header=header, format=f"rgb8; {kind} compressed bgr8")
     data = array.array("B")
     data.frombytes(content)
     message.data = data
