@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,14 @@ from ddfd_ros.core.errors import ImageFormatError
 _JPEG_BEGIN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 _TAIL_BYTES = 1 << 16  # MJPEG cameras pad behind the end mark
+_JPEG_SIZES = {*range(0xC0, 0xD0)} - {
+    0xC4,
+    0xC8,
+    0xCC,
+}  # start-of-frame markers, ITU-T T.81 B.1.1.3
+
+MAX_PIXELS = 1 << 26
+"""Largest picture that is decoded: a damaged header may ask for gigabytes in a few bytes."""
 
 
 def decode_compressed(msg: Any) -> np.ndarray:
@@ -41,6 +50,11 @@ def decode_compressed(msg: Any) -> np.ndarray:
         raise ImageFormatError(
             f"{what}: expected a complete {'JPEG' if jpeg else 'PNG'} file, got {len(data)} bytes "
             "without its end mark; the message was cut short"
+        )
+    if (size := _declared_size(data)) is not None and size[0] * size[1] > MAX_PIXELS:
+        raise ImageFormatError(
+            f"{what}: expected at most {MAX_PIXELS} pixels, got a header that promises "
+            f"{size[0]}x{size[1]} in {len(data)} bytes; the data is damaged"
         )
     cv2 = load_opencv(what)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -80,3 +94,19 @@ def encode_compressed(rgb: np.ndarray, kind: str = "jpeg", quality: int = 90) ->
     if not done:
         raise ImageFormatError(f"compressing: expected a {kind} file, got none from OpenCV")
     return bytes(content)
+
+
+def _declared_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in a file's header; None where it does not get so far."""
+    if data.startswith(_PNG_BEGIN):  # the first chunk is IHDR, its first fields are the sides
+        return struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
+    at = 2
+    while at + 9 <= len(data):  # segments: FF, marker, length without these two, content
+        if data[at] != 0xFF:
+            return None
+        marker, (length,) = data[at + 1], struct.unpack_from(">H", data, at + 2)
+        if marker in _JPEG_SIZES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 1 if marker == 0xFF else 2 + length
+    return None

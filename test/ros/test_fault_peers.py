@@ -95,10 +95,10 @@ def _stream(peer, message, number, period_s=0.033):
 def test_a_slow_subscriber_holds_up_nobody(shared_stage, tools):
     peer = shared_stage.peer
     message = tools.image_message(tools.picture(480, 640))
-    alone = _stream(peer, message, 60)
+    alone = _stream(peer, message, 40)
     slow = Subscriber(shared_stage, tools, work_s=0.5)
     try:
-        beside = _stream(peer, message, 60)
+        beside = _stream(peer, message, 40)
         assert slow.count < beside
     finally:
         slow.close()
@@ -109,17 +109,17 @@ def test_a_subscriber_that_stopped_holds_up_nobody(shared_stage, tools):
     """Stopped in a debugger or by a container's freezer, it still counts as a subscriber."""
     peer = shared_stage.peer
     message = tools.image_message(tools.picture(480, 640))
-    alone = _stream(peer, message, 60)
+    alone = _stream(peer, message, 40)
     stopped = Subscriber(shared_stage, tools, work_s=0.0)
     try:
         stopped.process.send_signal(signal.SIGSTOP)
-        beside = _stream(peer, message, 90)
+        beside = _stream(peer, message, 80)
         heard = stopped.count
         stopped.process.send_signal(signal.SIGCONT)
         assert peer.spin_until(lambda: _stream(peer, message, 5) and stopped.count > heard + 10)
     finally:
         stopped.close()
-    assert beside / 90 > 0.6 * alone / 60
+    assert beside / 80 > 0.6 * alone / 40
 
 
 def test_a_storm_of_subscribers(shared_stage, tools):

@@ -18,7 +18,7 @@ pytest.importorskip("hypothesis")
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, given, settings
 
-CASES = int(os.environ.get("DDFD_FUZZ_DDS_CASES", "400"))
+CASES = int(os.environ.get("DDFD_FUZZ_DDS_CASES", "300"))
 BATCH = 20
 STAMP_END = 12  # encapsulation, sec, nanosec
 

@@ -11,6 +11,8 @@ import array
 import itertools
 import math
 import os
+import struct
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -351,3 +353,19 @@ def test_no_damaged_jpeg_or_png_ends_the_node(bench, tools):
         assert [m.header.stamp.sec for m in depths] == stamps
 
     check()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_header_that_promises_gigabytes_is_refused(bench, tools, suffix):
+    """A damaged size must not make the node ask for more memory than the machine has."""
+    cv2 = pytest.importorskip("cv2")
+    data = bytearray(cv2.imencode(suffix, tools.picture(40, 56))[1].tobytes())
+    if suffix == ".png":
+        data[16:24] = struct.pack(">II", 30000, 30000)
+        data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    else:
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", 30000, 30000)
+    message = CompressedImage(format="jpeg", data=array.array("B", bytes(data)))
+    assert not bench.offer(message)
+    assert "30000x30000" in bench.node._runner.last_failure
