@@ -128,6 +128,7 @@ def train(
         check_val_every_n_epoch=None,
         log_every_n_steps=min(50, config.save_every),
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module shares the crops out
         callbacks=[keep, TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)],
         logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
         **(lightning or {}),

@@ -31,6 +31,7 @@ class SourceConfig:
             lens also where the set has a defocused one.
         aperture: Of ``dfd_dslr``: ``N2_8`` or ``N8``.
         kernel: Point-spread function of the simulated lens: ``disk`` or ``gaussian``.
+        preset: Way to render by name (``RENDER_PRESETS``), in place of ``kernel``; or empty.
         size: Height and width to resize images to before they are rendered, or empty. The lens is
             that of the resized image: half the size, twice the pixel pitch.
         centre_crop: Height and width to keep of that, or empty.
@@ -50,6 +51,7 @@ class SourceConfig:
     input: str = "auto"
     aperture: str = "N2_8"
     kernel: str = "disk"
+    preset: str = ""
     size: tuple[int, ...] = ()
     centre_crop: tuple[int, ...] = ()
     limit: int = 0
@@ -156,6 +158,7 @@ class EvaluateConfig:
         split: Its split.
         input: ``auto``, or ``sharp`` to show the network the sharp images.
         aperture: Of ``dfd_dslr``.
+        preset: Way to render sharp images, by name, or empty.
         size: Height and width the images are resized to first, or empty.
         limit: Only so many images; 0 takes all.
         paper: Names of rows in ``paper_rows.yaml``.
@@ -166,6 +169,7 @@ class EvaluateConfig:
     split: str = "test"
     input: str = "auto"
     aperture: str = "N2_8"
+    preset: str = ""
     size: tuple[int, ...] = ()
     limit: int = 0
     paper: tuple[str, ...] = ()

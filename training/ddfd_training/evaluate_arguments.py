@@ -61,6 +61,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         help=f"blurs sharp images: {LENS_HELP}. Default: the lens in the model's contract",
     )
     parser.add_argument("--kernel", default=DEFAULTS.kernel, help="disk or gaussian")
+    parser.add_argument("--preset", default="", help="way to render: d3net, syndof, ...")
     parser.add_argument("--cache", default=DEFAULTS.cache, help="folder of rendered images")
     parser.add_argument("--aperture", default=DEFAULTS.aperture, help="dfd_dslr: N2_8 or N8")
     parser.add_argument(
@@ -124,6 +125,7 @@ def data_options(arguments: argparse.Namespace, model_lens: LensConfig | None) -
         split=arguments.split,
         lens=lens,
         kernel=arguments.kernel,
+        preset=arguments.preset,
         cache=arguments.cache,
         limit=arguments.limit,
         aperture=arguments.aperture,
@@ -164,6 +166,7 @@ def fill_from_recipe(arguments: argparse.Namespace) -> TrainConfig:
     arguments.data, arguments.split = wanted.data, wanted.split
     arguments.root = arguments.root or wanted.root or None
     arguments.input, arguments.aperture = wanted.input, wanted.aperture
+    arguments.preset = wanted.preset
     arguments.size = list(wanted.size) or None
     arguments.lens = arguments.lens or config.lens
     arguments.limit = arguments.limit or wanted.limit

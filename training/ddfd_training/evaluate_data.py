@@ -32,6 +32,7 @@ class DataOptions:
             all there is.
         lens: Lens by which sharp images are blurred; not used for natural ones.
         kernel: Point-spread function of the renderer.
+        preset: Way to render by name (``RENDER_PRESETS``), in place of ``kernel``; or empty.
         cache: Folder where rendered images are kept.
         limit: Take only the first so many images; 0: all.
         aperture: Of the DSLR sets: ``N2_8`` or ``N8``.
@@ -47,6 +48,7 @@ class DataOptions:
     split: str = "test"
     lens: LensConfig = LENS_PRESETS["nyu-8m"]
     kernel: str = "disk"
+    preset: str = ""
     cache: str = ".cache/defocus"
     limit: int = 0
     aperture: str = "N2_8"
@@ -139,7 +141,7 @@ def _rendered(
     dataset: RgbdDataset, options: DataOptions, description: dict[str, Any]
 ) -> EvaluationSet:
     """Sharp images through the simulated lens."""
-    settings = RenderSettings(options.lens, kernel=options.kernel)
+    settings = RenderSettings(options.lens, options.kernel, preset=options.preset)
     tag = f"{dataset.name}-{options.split}-{dataset.key[:8]}"
     samples = First(dataset, options.limit)
     items = Rendered(samples, settings, options.cache, tag, dataset.clip_m, fill=True)

@@ -94,7 +94,7 @@ def _photographed(
         )
     images = load_or_render(
         samples,
-        RenderSettings(lens, source.kernel),
+        RenderSettings(lens, source.kernel, preset=source.preset),
         cache,
         tag=tag,
         key=dataset.key,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ddfd_ros.model import build_network
 from ddfd_training.config import TrainConfig
@@ -18,6 +19,7 @@ from ddfd_training.metrics import depth_metrics, image_metrics
 from ddfd_training.optimizers import build_optimizer
 from ddfd_training.sources import open_source
 from ddfd_training.steps import find_step
+from ddfd_training.sync_norm import synchronise
 
 Batch = dict[str, torch.Tensor]
 
@@ -47,6 +49,8 @@ class DepthFromDefocus(pl.LightningModule):
         self.config = config
         self.network = build_network(config.network.name, **network_options(config))
         self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.sync_batch_norm:
+            self.network = synchronise(self.network)
         if config.loss.name not in NAMED_LOSSES:
             raise ValueError(
                 f"loss.name: expected one of {', '.join(NAMED_LOSSES)}, got {config.loss.name!r}"
@@ -62,22 +66,32 @@ class DepthFromDefocus(pl.LightningModule):
         """One batch of crops; returns the loss."""
         outputs, targets = self._step(self.network, batch, self.config)
         terms = self._loss(outputs, targets, **self.config.loss.options)
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+        several = self._world > 1  # then what is logged is the mean over all processes
+        self.log_dict(
+            {f"train/{name}": term.detach() for name, term in terms.items()}, sync_dist=several
+        )
         self.log("loss", terms["total"].detach(), prog_bar=True, logger=False)
         return terms["total"]
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """One whole image; metrics are averaged over images."""
         outputs, _ = self._step(self.network, batch, self.config)
+        found: dict[str, float] = {}
         if "depth_m" in outputs:
-            for name, value in depth_metrics(outputs["depth_m"], batch["depth_m"]).items():
-                self.log(f"val/{name}", value, prog_bar=name in ("rmse", "delta1"), batch_size=1)
+            found |= depth_metrics(outputs["depth_m"], batch["depth_m"])
         if "sharp_rgb" in outputs and bool(batch["sharp_known"].all()):
             sharp = outputs["sharp_rgb"].clamp(0, 1)
-            after = image_metrics(sharp, batch["sharp_rgb"])["psnr"]
+            found["psnr"] = image_metrics(sharp, batch["sharp_rgb"])["psnr"]
             before = image_metrics(batch["image"], batch["sharp_rgb"])["psnr"]
-            self.log("val/psnr", after, batch_size=1)
-            self.log("val/psnr_gain", after - before, prog_bar=True, batch_size=1)
+            found["psnr_gain"] = found["psnr"] - before
+        for name, value in found.items():
+            self.log(f"val/{name}", value, prog_bar=name in ("rmse", "delta1", "psnr_gain"),
+                     batch_size=1, sync_dist=self._world > 1)  # fmt: skip
+
+    @property
+    def _world(self) -> int:
+        """Number of processes that train together."""
+        return self.trainer.world_size
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """As the recipe says."""
@@ -100,6 +114,31 @@ class WholeImages(Dataset[Batch]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return to_tensors(self._images.item(self._images.frames[index]))
+
+
+class Onward(Sampler[int]):
+    """One process's share of a training's crops, in order, from where the training goes on.
+
+    The length counts also those that were seen before: Lightning compares it with the number of
+    all steps, those before a restart among them.
+
+    Args:
+        length: Crops of one process in the whole training.
+        start: How many of them it has seen.
+        rank: Number of the process; each takes every ``world``-th crop.
+        world: Number of processes.
+    """
+
+    def __init__(self, length: int, start: int, rank: int, world: int) -> None:
+        self._length, self._start, self._rank, self._world = length, start, rank, world
+
+    def __len__(self) -> int:
+        """Number of crops, also those seen before."""
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        """Numbers of the crops still to come."""
+        return (n * self._world + self._rank for n in range(self._start, self._length))
 
 
 class DefocusData(pl.LightningDataModule):
@@ -132,18 +171,21 @@ class DefocusData(pl.LightningDataModule):
         self._train = sets
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The crops from the next step to the last."""
-        done, world = 0, 1
+        """The crops from the next step to the last; its length is that of the whole training."""
+        done, rank, world = 0, 0, 1
         if self.trainer is not None:
             done, world = self.trainer.global_step, self.trainer.world_size
-        per_step = self.config.data.batch_size * world
-        left = max(self.config.steps - done, 0)
+            rank = self.trainer.global_rank
         config = self.config
+        size = config.data.batch_size
         crops = CropDataset(
-            self._train, config.data, config.seed, done * per_step, left * per_step, config.lens
+            self._train, config.data, config.seed, 0, config.steps * size * world, config.lens
         )
         return DataLoader(
-            crops, batch_size=self.config.data.batch_size, num_workers=self.config.data.workers
+            crops,
+            batch_size=size,
+            sampler=Onward(config.steps * size, done * size, rank, world),
+            num_workers=config.data.workers,
         )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
