@@ -39,6 +39,7 @@ class Benchmark:
 def benchmarks(seconds: float, models: Sequence[str]) -> list[Benchmark]:
     """The list, sized so that everything takes a few minutes."""
     found = [Benchmark("codec_cost", ("--shortest", str(min(0.2, seconds / 50))))]
+    found.append(Benchmark("rendering_share"))
     if models:
         runtimes = ("onnxruntime", "openvino") if _has_openvino() else ("onnxruntime",)
         arguments = ("--model", models[0], "--runtime", *runtimes, "--seconds", str(seconds))

@@ -112,6 +112,17 @@ def test_depth_is_found_by_descending_the_gradient() -> None:
     assert log_depth.exp().item() == pytest.approx(1.6, abs=0.02)
 
 
+@pytest.mark.parametrize("kind", ["wall", "card", "slope"])
+def test_quick_layers_show_what_thin_ones_show(kind: str) -> None:
+    """A quarter pixel of blur more or less is hardly seen."""
+    rgb, depth_m = scene(kind)
+    thin = render_defocus(
+        rgb, depth_m, LENS, options=RenderOptions(layering=Layering("blur", 0.05))
+    )
+    quick = render_defocus(rgb, depth_m, LENS, options="quick")
+    assert (quick - thin).abs().mean() < 2e-3
+
+
 def test_hard_layers_have_no_gradient_in_depth() -> None:
     """They are a staircase; nobody shall train on it unawares."""
     rgb, depth_m = scene("slope")

@@ -114,6 +114,8 @@ RENDER_PRESETS: dict[str, RenderOptions] = {
     "syndof": RenderOptions(
         "gaussian", 0.25, sharp_below_px=1.0, layering=Layering("blur", SYNDOF_STEP_PX)
     ),
+    # Layers a quarter of a pixel of blur apart: for rendering while training.
+    "quick": RenderOptions(layering=Layering("blur", 0.25)),
     # For learning from pictures: differentiable in depth.
     "soft": RenderOptions(layering=Layering("blur", SOFT_STEP_PX, soft=True)),
     "soft-gaussian": RenderOptions(
