@@ -85,6 +85,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "ddfd_compare = ddfd_ros.ros.compare_main:main",
             "ddfd_node = ddfd_ros.ros.main:main",
             "ddfd-train = ddfd_training.cli:main",
             "ddfd-evaluate = ddfd_training.evaluate_cli:main",

@@ -27,6 +27,8 @@ EXPOSURE_SMOOTHING_PX = 8.0
 PATCH_PX = 96
 MIN_PATCH_PX = 16
 MIN_PATCH_CONTRAST = 1.0
+MIN_PATCH_CORRELATION = 0.5
+SEARCH_PX = 16
 MAX_RESIDUAL_PX = 1.0
 """Pictures that lie further apart than this after registration are not compared."""
 
@@ -75,13 +77,13 @@ class Registration:
         return slice(down, height - down), slice(across, width - across)
 
 
-def _gray(image: np.ndarray) -> np.ndarray:
+def smoothed_gray(image: np.ndarray) -> np.ndarray:
     """Smoothed float32 grey image ``[H, W]``."""
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return cv2.GaussianBlur(gray.astype(np.float32), (0, 0), SMOOTHING_PX)
 
 
-def _edges(gray: np.ndarray) -> np.ndarray:
+def local_contrast(gray: np.ndarray) -> np.ndarray:
     """Local contrast: what phase correlation needs instead of slowly varying light."""
     return gray - cv2.GaussianBlur(gray, (0, 0), CONTRAST_PX)
 
@@ -89,7 +91,7 @@ def _edges(gray: np.ndarray) -> np.ndarray:
 def _coarse_shift(fixed: np.ndarray, moving: np.ndarray) -> tuple[float, float]:
     """Shift (x, y) of ``moving`` against ``fixed`` by phase correlation, zero if implausible."""
     window = cv2.createHanningWindow((fixed.shape[1], fixed.shape[0]), cv2.CV_32F)
-    (x, y), _ = cv2.phaseCorrelate(_edges(fixed), _edges(moving), window)
+    (x, y), _ = cv2.phaseCorrelate(local_contrast(fixed), local_contrast(moving), window)
     return (x, y) if max(abs(x), abs(y)) <= MAX_SHIFT_PX else (0.0, 0.0)
 
 
@@ -99,23 +101,62 @@ def _is_plausible(matrix: np.ndarray) -> bool:
     return bool(stretch <= MAX_STRETCH and np.abs(matrix[:, 2]).max() <= 2 * MAX_SHIFT_PX)
 
 
-def _residual_px(fixed: np.ndarray, moving: np.ndarray) -> float:
-    """Median shift between corresponding patches with texture; NaN if there are none."""
-    a, b = _edges(fixed), _edges(moving)
-    size = min(PATCH_PX, *a.shape)
+def patch_shifts_px(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Shifts in pixels between corresponding patches with texture, ``[N]``.
+
+    Each patch of the fixed image is looked for near its place in the moving one, where the
+    correlation coefficient of the local contrast is largest; a parabola gives the fraction of a
+    pixel. (Phase correlation would be quicker, but the window that it needs stays where it is and
+    pulls the answer towards no shift, by up to a third.) Patches that are found nowhere do not
+    count.
+
+    Args:
+        fixed: float32 ``[H, W]``, as :func:`smoothed_gray` makes it.
+        moving: The same, laid over the fixed one.
+    """
+    a, b = local_contrast(fixed), local_contrast(moving)
+    size = min(PATCH_PX, *(side - 2 * SEARCH_PX for side in a.shape))
     if size < MIN_PATCH_PX:
-        return float("nan")
-    window = cv2.createHanningWindow((size, size), cv2.CV_32F)
+        return np.zeros(0)
     shifts = []
-    for top in range(0, a.shape[0] - size + 1, size):
-        for left in range(0, a.shape[1] - size + 1, size):
-            box = np.s_[top : top + size, left : left + size]
-            if min(a[box].std(), b[box].std()) >= MIN_PATCH_CONTRAST:
-                shift, _ = cv2.phaseCorrelate(
-                    np.ascontiguousarray(a[box]), np.ascontiguousarray(b[box]), window
-                )
-                shifts.append(math.hypot(shift[0], shift[1]))
-    return float(np.median(shifts)) if shifts else float("nan")
+    for top in range(SEARCH_PX, a.shape[0] - SEARCH_PX - size + 1, size):
+        for left in range(SEARCH_PX, a.shape[1] - SEARCH_PX - size + 1, size):
+            patch = a[top : top + size, left : left + size]
+            around = b[
+                top - SEARCH_PX : top + size + SEARCH_PX,
+                left - SEARCH_PX : left + size + SEARCH_PX,
+            ]
+            if min(patch.std(), around.std()) >= MIN_PATCH_CONTRAST:
+                shift_px, score = _best_shift_px(patch, around)
+                if score >= MIN_PATCH_CORRELATION:
+                    shifts.append(shift_px)
+    return np.array(shifts)
+
+
+def _best_shift_px(patch: np.ndarray, around: np.ndarray) -> tuple[float, float]:
+    """How far from the middle of ``around`` the patch fits best, and how well, 1 at most."""
+    scores = cv2.matchTemplate(around, patch, cv2.TM_CCOEFF_NORMED)
+    _, score, _, (x, y) = cv2.minMaxLoc(scores)
+    exact = [
+        place + _vertex(line[max(place - 1, 0) : place + 2])
+        for place, line in ((x, scores[y]), (y, scores[:, x]))
+    ]
+    return math.hypot(exact[0] - SEARCH_PX, exact[1] - SEARCH_PX), float(score)
+
+
+def _vertex(values: np.ndarray) -> float:
+    """Where the parabola through three values has its top, from the middle one; 0 at a border."""
+    if values.size != 3:
+        return 0.0
+    before, middle, after = (float(value) for value in values)
+    bend = before - 2 * middle + after
+    return 0.0 if bend >= 0 else 0.5 * (before - after) / bend
+
+
+def residual_px(fixed: np.ndarray, moving: np.ndarray) -> float:
+    """Median of :func:`patch_shifts_px`; NaN if no patch has texture."""
+    shifts = patch_shifts_px(fixed, moving)
+    return float(np.median(shifts)) if shifts.size else float("nan")
 
 
 def register(moving: np.ndarray, fixed: np.ndarray) -> Registration:
@@ -138,7 +179,7 @@ def register(moving: np.ndarray, fixed: np.ndarray) -> Registration:
         raise ValueError(
             f"register: expected two images of one shape, got {moving.shape} and {fixed.shape}"
         )
-    target, source = _gray(fixed), _gray(moving)
+    target, source = smoothed_gray(fixed), smoothed_gray(moving)
     x, y = _coarse_shift(target, source)
     found = np.array([[1, 0, x], [0, 1, y]], dtype=np.float32)
     height, width = moving.shape[:2]
@@ -149,7 +190,7 @@ def register(moving: np.ndarray, fixed: np.ndarray) -> Registration:
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ECC_STEPS, ECC_EPS)
     matrix, correlation, converged = np.eye(2, 3), float("nan"), False
     try:
-        for a, b in ((target, source), (_edges(target), _edges(source))):
+        for a, b in ((target, source), (local_contrast(target), local_contrast(source))):
             correlation, warp = cv2.findTransformECC(
                 a, b, found, cv2.MOTION_AFFINE, criteria, inner, 1
             )
@@ -161,7 +202,7 @@ def register(moving: np.ndarray, fixed: np.ndarray) -> Registration:
         matrix = found.astype(np.float64)
     result = Registration(matrix, float(correlation), float("nan"), converged)
     rows, columns = result.overlap(height, width)
-    left = _residual_px(target[rows, columns], result.warp(source)[rows, columns])
+    left = residual_px(target[rows, columns], result.warp(source)[rows, columns])
     return Registration(matrix, float(correlation), left, converged)
 
 

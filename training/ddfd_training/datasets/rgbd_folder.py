@@ -25,6 +25,7 @@ from ddfd_training.datasets.base import (
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 INTRINSICS_FILES = ("camera-intrinsics.txt", "intrinsics.txt")
 LENS_FILE = "lens.json"
+REGISTRATION_FILE = "registration.json"
 
 
 def read_depth_m(path: Path, unit_m: float = 1e-3) -> np.ndarray:
@@ -100,6 +101,21 @@ def read_lens(root: Path) -> LensConfig | None:
         ) from None
 
 
+def is_registered(root: Path) -> bool:
+    """Whether ``ddfd-prepare`` has registered the folder's images.
+
+    Raises:
+        DatasetError: ``registration.json`` is not its report.
+    """
+    path = root / REGISTRATION_FILE
+    if not path.is_file():
+        return False
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["registered"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path}: expected the report of ddfd-prepare, got {error}") from None
+
+
 def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Files of the folder by name without suffix, in order; none if there is no folder."""
     if not folder.is_dir():
@@ -123,7 +139,8 @@ class RgbdFolder(RgbdDataset):
         lens: The lens that took the defocused images, if known; else that of ``lens.json``.
         depth_unit_m: Metres per step of a 16-bit depth image.
         registered: Whether ``rgb/`` and ``sharp/`` show each thing at the same pixel, as after
-            ``ddfd-prepare`` or ``ddfd-defocus``. If not, they are registered when used.
+            ``ddfd-prepare``; by default what its ``registration.json`` says, and no without one.
+            If not, they are registered when used.
 
     Attributes:
         intrinsics: fx, fy, cx, cy in pixels, or ``None``.
@@ -143,14 +160,14 @@ class RgbdFolder(RgbdDataset):
         rgb_is: str = "auto",
         lens: LensConfig | None = None,
         depth_unit_m: float = 1e-3,
-        registered: bool = False,
+        registered: bool | None = None,
     ) -> None:
         """List the files; images are read when asked for."""
         if rgb_is not in ("auto", "sharp", "defocused"):
             raise DatasetError(f"rgb_is: expected auto, sharp or defocused, got {rgb_is!r}")
         self.root = require_folder(Path(root), "RGB-D folder", "rgb/, depth/ and maybe sharp/")
         self._depth_unit_m = depth_unit_m
-        self.registered = registered
+        self.registered = is_registered(self.root) if registered is None else registered
         self.lens = lens or read_lens(self.root)
         colours = require_folder(self.root / "rgb", "RGB-D folder", "colour images")
         self._rgb = _files(colours, IMAGE_SUFFIXES)

@@ -1,0 +1,272 @@
+"""``ddfd-prepare``: your own recordings as training data, with the error of each registration.
+
+A photo camera takes each view wide open and stopped down; a depth camera beside it gives depth:
+
+  ddfd-prepare --defocused wide/ --sharp narrow/ --depth depth/ --color kinect_rgb/ --out mine
+  ddfd-prepare --defocused wide/ --sharp narrow/ --out mine --lens 0.014,2.8,1.6,6e-6
+
+writes mine/rgb (defocused), mine/sharp and mine/depth (16-bit millimetres), which ddfd-train and
+ddfd-evaluate read as the data set "folder", mine/lens.json, and mine/registration.json with the
+errors. Views that lie off by more than the limits are left out, and listed with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ddfd_ros.core.errors import DatasetError, DdfdError
+from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_training.datasets.rgbd_folder import LENS_FILE, REGISTRATION_FILE
+from ddfd_training.lens_argument import HELP as LENS_HELP
+from ddfd_training.lens_argument import parse_lens
+from ddfd_training.prepare import (
+    Aligned,
+    PreparedView,
+    PrepareOptions,
+    ViewReport,
+    align_view,
+    finish_view,
+)
+from ddfd_training.prepare_align import MODELS
+from ddfd_training.prepare_crop import Box, common
+from ddfd_training.prepare_depth import INPAINTINGS
+from ddfd_training.prepare_files import MAX_GAP_S, PAIRINGS, find_views
+
+DEFAULTS = PrepareOptions()
+MAX_MILLIMETRES = 65535
+SHOWN = 40
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width from ``480x640``."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH like 480x640, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ddfd-prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--defocused", type=Path, required=True, help="photograph, or folder, at wide aperture")
+    add("--sharp", type=Path, help="the same views stopped down")
+    add("--depth", type=Path, help="depth maps: 16-bit PNG, .npy or float .tif (metres)")
+    add("--color", type=Path, help="the depth camera's colour pictures, in the depth's geometry; "
+        "without them depth is taken to lie over the photographs already")  # fmt: skip
+    add("--out", type=Path, required=True, help="folder to write")
+    add("--pair", choices=PAIRINGS, default="name", help="by what files belong together")
+    add("--max-gap", type=float, default=MAX_GAP_S, metavar="S", help="of --pair time")
+    add("--lens", type=parse_lens, help=f"of the defocused photographs as given: {LENS_HELP}")
+    add("--size", type=_size, help="HEIGHTxWIDTH of the result; default: the common part")
+    add("--max-side", type=int, default=DEFAULTS.max_side_px, metavar="PX",
+        help="larger photographs are scaled down to this before anything else")  # fmt: skip
+    add("--no-denoise", action="store_true", help="leave the depth maps as they are")
+    add("--denoise-images", type=float, default=0.0, metavar="STRENGTH",
+        help="non-local means on the sharp photograph, 3 is mild; 0: none")  # fmt: skip
+    add("--inpaint", choices=INPAINTINGS, default=DEFAULTS.inpaint, help="close gaps in depth")
+    add("--inpaint-reach", type=int, default=DEFAULTS.inpaint_reach_px, metavar="PX",
+        help="but not farther than this from a measured depth")  # fmt: skip
+    add("--model", choices=MODELS, default=DEFAULTS.model,
+        help="how the depth camera's picture lies in the photograph")  # fmt: skip
+    add("--max-error", type=float, default=DEFAULTS.max_error_px, metavar="PX",
+        help="largest registration error of the photographs")  # fmt: skip
+    add("--max-depth-error", type=float, default=DEFAULTS.max_depth_error_px, metavar="PX",
+        help="largest registration error of depth")  # fmt: skip
+    add(
+        "--keep-bad", action="store_true", help="write views beyond the limits too, only mark them"
+    )
+    add("--depth-unit", type=float, default=1e-3, metavar="METRES", help="per step of 16 bits")
+    return parser
+
+
+def _options(arguments: argparse.Namespace) -> PrepareOptions:
+    return PrepareOptions(
+        max_side_px=arguments.max_side,
+        size=arguments.size,
+        denoise=not arguments.no_denoise,
+        denoise_images=arguments.denoise_images,
+        inpaint=arguments.inpaint,
+        inpaint_reach_px=arguments.inpaint_reach,
+        model=arguments.model,
+        max_error_px=arguments.max_error,
+        max_depth_error_px=arguments.max_depth_error,
+        depth_unit_m=arguments.depth_unit,
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Prepare a recording as the command line says; returns the report that is written.
+
+    Raises:
+        DdfdError: Files that cannot be used, or no view within the limits.
+    """
+    options = _options(arguments)
+    sources = (arguments.defocused, arguments.sharp, arguments.depth, arguments.color)
+    if arguments.out.resolve() in [path.resolve() for path in sources if path is not None]:
+        raise DatasetError(f"--out: expected a folder of its own, got {arguments.out}")
+    views, alone = find_views(*sources, pair=arguments.pair, max_gap_s=arguments.max_gap)
+    bar = track(views, description="registering", console=console)
+    aligned = [align_view(view, options) for view in bar]
+    good = [view for view in aligned if not view.report.problem]
+    chosen = aligned if arguments.keep_bad else good
+    reports = {view.files.name: view.report for view in aligned}
+    box = _common_box(good, chosen)
+    for view in track(chosen, description="writing", console=console):
+        prepared = finish_view(view, box, options)
+        _write_view(arguments.out, view.files.name, prepared)
+        reports[view.files.name] = prepared.report
+    summary = summarise(list(reports.values()), options)
+    report = {
+        "registered": True,
+        "summary": summary | {"written": len(chosen), "without_partner": alone},
+        "options": asdict(options),
+        "common_part_px": asdict(box),
+        "views": [_plain(asdict(one)) for one in reports.values()],
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    _write_json(arguments.out / REGISTRATION_FILE, report)
+    if arguments.lens is not None and chosen:
+        scale = chosen[0].scale * (options.size[0] / box.shaped(*options.size).height
+                                   if options.size else 1.0)  # fmt: skip
+        _write_json(arguments.out / LENS_FILE, {"lens": asdict(_scaled(arguments.lens, scale))})
+    return report
+
+
+def _common_box(good: Sequence[Aligned], chosen: Sequence[Aligned]) -> Box:
+    """The part that all views show, decided by the good ones."""
+    if not chosen:
+        return Box(0, 0, 0, 0)
+    box = common([view.box for view in good or chosen])
+    if box.height * box.width == 0:
+        raise DatasetError(
+            "expected a part that all views share, got none; is the depth camera fixed to the "
+            "photo camera? Prepare the views one by one if it is not"
+        )
+    return box
+
+
+def _scaled(lens: LensConfig, scale: float) -> LensConfig:
+    """The lens of images scaled by so much."""
+    return replace(lens, pixel_pitch_m=lens.pixel_pitch_m / scale)
+
+
+def _write_view(out: Path, name: str, view: PreparedView) -> None:
+    """The view's images as PNG, which loses nothing."""
+    images = {"rgb": view.defocused_rgb, "sharp": view.sharp_rgb}
+    if view.depth_m is not None:
+        millimetres = np.rint(np.nan_to_num(view.depth_m, nan=0.0) * 1000)
+        images["depth"] = np.clip(millimetres, 0, MAX_MILLIMETRES).astype(np.uint16)
+    for folder, image in images.items():
+        if image is not None:
+            path = out / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+            if not cv2.imwrite(str(path), pixels):
+                raise DatasetError(f"expected to write an image to {path}; is the disk full?")
+
+
+def summarise(reports: Sequence[ViewReport], options: PrepareOptions) -> dict[str, Any]:
+    """Numbers of views, and median, 95th percentile and maximum of the errors in pixels."""
+    refused = {one.name: one.problem for one in reports if one.problem}
+    summary: dict[str, Any] = {"views": len(reports), "beyond_limits": len(refused)}
+    limits = (options.max_error_px, options.max_depth_error_px)
+    for key, limit in zip(("sharp_error_px", "depth_error_px"), limits, strict=True):
+        values = [getattr(one, key) for one in reports if getattr(one, key) is not None]
+        finite = [value for value in values if math.isfinite(value)]
+        if values:
+            summary[key] = {
+                "measured": len(finite),
+                "median": float(np.median(finite)) if finite else None,
+                "p95": float(np.percentile(finite, 95)) if finite else None,
+                "max": max(finite, default=None),
+                "limit": limit,
+            }
+    return summary | {"refused": refused}
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN: it becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(_plain(content), indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
+    """Errors per view and overall, as a table."""
+    table = Table("view", "photographs (px)", "depth (px)", "90 %", "depth known", "remark")
+    for one in report["views"][:SHOWN]:
+        known = one["depth_known"]
+        table.add_row(
+            one["name"],
+            _number(one["sharp_error_px"]),
+            _number(one["depth_error_px"]),
+            _number(one["depth_error_p90_px"]),
+            "" if known is None else f"{100 * known:.0f} %",
+            one["problem"],
+        )
+    summary = report["summary"]
+    for key in ("median", "p95", "max", "limit"):
+        errors = [summary.get(f"{kind}_error_px", {}) for kind in ("sharp", "depth")]
+        row = [_number(error.get(key)) for error in errors]
+        table.add_row(key, row[0], row[1], "", "", "", style="bold")
+    console.print(table)
+    if len(report["views"]) > SHOWN:
+        console.print(f"the first {SHOWN} of {len(report['views'])} views", highlight=False)
+    console.print(
+        f"{summary['written']} of {summary['views']} views written to {out}, "
+        f"{summary['beyond_limits']} beyond the limits, "
+        f"{len(summary['without_partner'])} without partner",
+        highlight=False,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 2 if nothing could be prepared."""
+    arguments = _parser().parse_args(argv)
+    console = Console()
+    try:
+        report = run(arguments, console)
+    except (DdfdError, OSError) as error:
+        print(f"ddfd-prepare: {error}", file=sys.stderr)
+        return 2
+    print_report(report, arguments.out, console)
+    if not report["summary"]["written"]:
+        print(
+            "ddfd-prepare: expected a view within the limits, got none; see the table for the "
+            "reasons",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
