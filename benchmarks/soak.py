@@ -39,7 +39,7 @@ from ddfd_demo.processes import ros_environment
 NAME = "soak"
 _START_S = 180.0
 _WARM_FRAMES = 60
-_SIGNAL_STREAM_S = 3.0
+_SIGNAL_STREAM_S = 2.0
 
 
 class SoakError(RuntimeError):
@@ -132,6 +132,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "threads": str(options.threads),
         "warm_up_height": str(options.height),
         "warm_up_width": str(options.width),
+        "diagnostics_period_s": "0.5",
     }
     pictures = [f.image_rgb for f in camera_frames(options.height, options.width)]
     ends: dict[str, Any] = {}
