@@ -31,6 +31,11 @@ from std_msgs.msg import Header
 from benchmarks import message_cost
 from benchmarks.record import RESULTS, write_results
 from ddfd_ros.core import image_codec
+from ddfd_ros.core.colour_map import colour_depth
+from ddfd_ros.core.compressed import encode_compressed
+from ddfd_ros.core.point_cloud import CloudOptions, Optics, Rays, make_points
+from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.ros.cloud import cloud_message
 
 NAME = "codec_cost"
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
@@ -84,6 +89,7 @@ def jobs(width: int, height: int) -> dict[str, Callable[[], Any]]:
             image_codec.encode_depth, depth_m, header, encoding, Image
         )
     result["encode rgb8"] = partial(image_codec.encode_rgb, rgb, header, "rgb8", Image)
+    result |= products(depth_m, rgb, header)
     for encoding in ("rgb8", "bgr8"):
         message = camera_message(encoding, width, height)
         result[f"cv_bridge: decode {encoding}"] = partial(message_cost.cv_bridge_rgb, message)
@@ -94,6 +100,25 @@ def jobs(width: int, height: int) -> dict[str, Callable[[], Any]]:
         message_cost.cv_bridge_message, rgb, header, "rgb8", ""
     )
     return result
+
+
+def products(depth_m: np.ndarray, rgb: np.ndarray, header: Header) -> dict[str, Callable[[], Any]]:
+    """What is made of an answer for those who ask: clouds of a slope, preview, file."""
+    height, width = depth_m.shape
+    slope_m = np.linspace(1, 5, height * width, dtype=np.float32).reshape(height, width)
+    k = (0.8 * width, 0.0, width / 2, 0.0, 0.8 * width, height / 2, 0.0, 0.0, 1.0)
+    optics, rays = Optics(Intrinsics(width, height, k, ())), (Rays(), Rays())
+
+    def cloud(decimation: int, colour: np.ndarray | None, kept: Rays) -> Any:
+        options = CloudOptions(decimation)
+        return cloud_message(make_points(slope_m, optics, options, rgb=colour, rays=kept), header)
+
+    return {
+        "cloud xyz, every 4th row and column": partial(cloud, 4, None, rays[0]),
+        "cloud xyzrgb, every pixel": partial(cloud, 1, rgb, rays[1]),
+        "preview of depth": partial(colour_depth, depth_m, 0.5, 10.0),
+        "all-in-focus as jpeg": partial(encode_compressed, rgb),
+    }
 
 
 def publishing(number: int) -> dict[str, dict[str, dict[str, float]]]:

@@ -21,12 +21,12 @@ _ANCHORS = (
 
 @lru_cache(maxsize=1)
 def palette() -> np.ndarray:
-    """256 colours from near to far, uint8 ``[256, 3]`` RGB; none of them is black."""
-    places = np.linspace(0.0, 1.0, 256)
+    """256 colours, uint8 ``[256, 3]`` RGB: black for unknown, then 255 from near to far."""
+    places = np.linspace(0.0, 1.0, 255)
     anchors = np.array([place for place, _ in _ANCHORS])
-    colours = np.array([colour for _, colour in _ANCHORS], np.float64)
-    channels = [np.interp(places, anchors, colours[:, i]) for i in range(3)]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    colours = np.array([(0, 0, 0), *(colour for _, colour in _ANCHORS)], np.float64)
+    channels = [np.interp(places, anchors, colours[1:, i]) for i in range(3)]
+    return np.rint(np.vstack([colours[:1], np.stack(channels, axis=1)])).astype(np.uint8)
 
 
 def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
@@ -39,12 +39,11 @@ def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray
 
     Colours go by inverse depth, in which a lens's blur is even.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = (1.0 / near_m - 1.0 / np.maximum(depth_m, np.float32(near_m))) * np.float32(
-            1.0 / (1.0 / near_m - 1.0 / far_m)
-        )
-        known = ~np.isnan(depth_m)
-        index = np.where(known, np.clip(place, 0.0, 1.0) * 255.0, 0.0).astype(np.uint8)
-    colours = palette()[index]
-    colours[~known] = 0
-    return colours
+    steps = 254.0 / (1.0 / near_m - 1.0 / far_m)
+    place = np.maximum(depth_m, np.float32(near_m))  # keeps NaN
+    np.divide(np.float32(-steps), place, out=place)
+    place += np.float32(1.5 + steps / near_m)  # 1 to 255, rounded by the cast
+    np.fmin(place, np.float32(255.0), out=place)  # NaN becomes 255
+    index = place.astype(np.uint8)
+    index *= depth_m == depth_m  # only NaN differs from itself
+    return np.take(palette(), index, axis=0)

@@ -8,7 +8,6 @@ K and the distortion instead of P.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from ddfd_ros.core.encodings import load_opencv
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.trust import edges
 
 XYZ = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
 """A point without colour, 12 bytes."""
@@ -69,21 +69,17 @@ class Rays:
 
     def __init__(self) -> None:
         self._key: tuple[Optics, int] | None = None
-        self._grid: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
         self._slopes: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
 
-    def of(
-        self, optics: Optics, decimation: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Rows and columns of the samples, and x/z and y/z as float32 ``[rows, columns]``."""
+    def of(self, optics: Optics, decimation: int) -> tuple[np.ndarray, np.ndarray]:
+        """x/z and y/z of the samples, float32 ``[rows, columns]``."""
         if self._key != (optics, decimation):
             camera = optics.camera
-            rows = np.arange(min(decimation // 2, camera.height - 1), camera.height, decimation)
-            columns = np.arange(min(decimation // 2, camera.width - 1), camera.width, decimation)
-            self._grid = rows, columns
+            rows = np.arange(camera.height)[_samples(camera.height, decimation)]
+            columns = np.arange(camera.width)[_samples(camera.width, decimation)]
             self._slopes = _slopes(optics, rows, columns)
             self._key = (optics, decimation)
-        return (*self._grid, *self._slopes)
+        return self._slopes
 
 
 def make_points(
@@ -117,25 +113,29 @@ def make_points(
             f"point cloud: expected depth of the camera's size {camera.width}x{camera.height}, "
             f"got {depth_m.shape[1]}x{depth_m.shape[0]}; use the camera_info of this image"
         )
-    rows, columns, slope_x, slope_y = (rays or Rays()).of(optics, options.decimation)
-    z = depth_m[np.ix_(rows, columns)]
+    slope_x, slope_y = (rays or Rays()).of(optics, options.decimation)
+    grid = (
+        _samples(camera.height, options.decimation),
+        _samples(camera.width, options.decimation),
+    )
+    z = depth_m[grid]
     with np.errstate(invalid="ignore"):
         good = (z > 0) & (z < np.inf)
         good &= (z >= options.min_depth_m) & (z <= options.max_depth_m)
         if math.isfinite(options.max_edge):
-            good &= ~_jumps(depth_m, z, rows, columns, options.max_edge)
+            good &= ~_jumps(depth_m, z, grid, options.max_edge)
     if sigma_m is not None and math.isfinite(options.max_sigma_m):
-        good &= sigma_m[np.ix_(rows, columns)] <= options.max_sigma_m
-    picked = None if rgb is None else rgb[np.ix_(rows, columns)]
+        good &= sigma_m[grid] <= options.max_sigma_m
+    colours = None if rgb is None else pack_rgb(rgb[grid])
     if options.organized:
         z = np.where(good, z, np.float32(np.nan))
     else:
         z, slope_x, slope_y = z[good], slope_x[good], slope_y[good]
-        picked = None if picked is None else picked[good]
-    points = np.empty(z.shape, XYZ if picked is None else XYZRGB)
+        colours = None if colours is None else colours[good]
+    points = np.empty(z.shape, XYZ if colours is None else XYZRGB)
     points["x"], points["y"], points["z"] = slope_x * z, slope_y * z, z
-    if picked is not None:
-        points["rgb"] = pack_rgb(picked)
+    if colours is not None:
+        points["rgb"] = colours
     return points
 
 
@@ -146,21 +146,24 @@ def pack_rgb(rgb: np.ndarray) -> np.ndarray:
     return bits.view("<f4")
 
 
+def _samples(side: int, decimation: int) -> slice:
+    """The sampled rows (or columns): the middle of each block."""
+    return slice(min(decimation // 2, side - 1), side, decimation)
+
+
 def _jumps(
-    depth_m: np.ndarray, z: np.ndarray, rows: np.ndarray, columns: np.ndarray, limit: float
+    depth_m: np.ndarray, z: np.ndarray, grid: tuple[slice, slice], limit: float
 ) -> np.ndarray:
     """Where depth jumps from a sample to one of its four neighbours in the full image."""
+    rows, columns = grid
+    if not rows.start or not columns.start:  # some samples have no neighbour above or to the left
+        return edges(depth_m, limit)[grid]
     jumps = np.zeros(z.shape, bool)
-    last_row, last_column = depth_m.shape[0] - 1, depth_m.shape[1] - 1
-    neighbours: Sequence[tuple[np.ndarray, np.ndarray]] = (
-        (np.maximum(rows - 1, 0), columns),
-        (np.minimum(rows + 1, last_row), columns),
-        (rows, np.maximum(columns - 1, 0)),
-        (rows, np.minimum(columns + 1, last_column)),
-    )
-    for beside in neighbours:
-        other = depth_m[np.ix_(*beside)]
-        jumps |= np.abs(other - z) > np.float32(limit) * np.minimum(other, z)
+    for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        beside = depth_m[rows.start + down :: rows.step, columns.start + right :: columns.step]
+        beside = beside[: z.shape[0], : z.shape[1]]
+        part = (slice(beside.shape[0]), slice(beside.shape[1]))  # the last may have none either
+        jumps[part] |= np.abs(beside - z[part]) > np.float32(limit) * np.minimum(beside, z[part])
     return jumps
 
 
