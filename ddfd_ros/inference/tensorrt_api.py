@@ -121,7 +121,7 @@ class TensorRt:
                 base.__init__(self)
 
             def log(self, severity: Any, msg: str) -> None:
-                log(str(severity).rpartition(".")[2], msg)
+                log(str(severity.name), msg)
 
         return Logger()
 

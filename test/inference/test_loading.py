@@ -181,18 +181,6 @@ def test_graph_the_runtime_does_not_understand(make, runtime, tmp_path):
         open_backend(path, runtime)
 
 
-def test_engine_files_are_refused_with_a_way_out(tmp_path):
-    path = tmp_path / "tiny.engine"
-    path.write_bytes(b"engine")
-    if "tensorrt" in factory.RUNTIMES:
-        pytest.skip("this version has the tensorrt runtime")
-    for runtime in ("auto", "tensorrt"):
-        with pytest.raises(
-            ModelLoadError, match=r"expected auto or one of .*onnxruntime.*'tensorrt'"
-        ):
-            open_backend(path, runtime)
-
-
 def test_unknown_names(make, tmp_path):
     path = make.write_model(tmp_path / "tiny.onnx")
     with pytest.raises(ModelLoadError, match="got 'tflite'"):

@@ -47,6 +47,7 @@ class VerifyReport:
         heads = {}
         for item in self.heads:
             values = asdict(item) | {"unit": item.unit, "passed": item.passed}
+            values["tolerance"] = list(item.tolerance)  # as JSON gives it back
             del values["head"]
             heads[item.head] = {
                 key: "inf" if value == float("inf") else value for key, value in values.items()

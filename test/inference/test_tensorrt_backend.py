@@ -1,0 +1,346 @@
+"""The TensorRT backend over the stand-in: answers, copies, graphs, threads, refusals, freeing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddfd_ros.core.errors import ContractError, InferenceError, ModelLoadError
+from ddfd_ros.core.metadata import golden_image
+from ddfd_ros.inference import open_backend
+from ddfd_ros.inference.base import DeviceError, ParityError
+from ddfd_ros.inference.engine_manifest import (
+    EngineManifest,
+    GpuMachine,
+    ShapeRange,
+    file_sha256,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
+
+STANDIN = Path(__file__).resolve().parents[1] / "standin"
+MACHINE = GpuMachine("Stand-in", "8.7", "12.6", "10.13.0.35")
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """A GPU with TensorRT 10.13 (stand-ins); returns pycuda's driver module."""
+    monkeypatch.syspath_prepend(str(STANDIN))
+    import standin_gpu
+
+    standin_gpu.install(monkeypatch, STANDIN_FAIL=str(tmp_path / "fail"))
+    import pycuda.driver
+
+    return pycuda.driver
+
+
+@pytest.fixture
+def write_engine(gpu, make, tmp_path):
+    """Builds an engine file of the tiny graph, as ``ddfd-engine`` lays it out."""
+    import tensorrt
+
+    def write(name="tiny.engine", shapes=None, heads=None, model=None, **changes):
+        shapes = shapes or ShapeRange.fixed(64, 96)
+        graph = make.graph() if model is None else model
+        if heads is not None:
+            kept = [item for item in graph.graph.output if item.name in heads]
+            del graph.graph.output[:]
+            graph.graph.output.extend(kept)
+        logger = tensorrt.ILogger()
+        builder = tensorrt.Builder(logger)
+        network = builder.create_network(1)
+        assert tensorrt.OnnxParser(network, logger).parse(graph.SerializeToString())
+        config = builder.create_builder_config()
+        profile = builder.create_optimization_profile()
+        sizes = (shapes.minimum, shapes.optimum, shapes.maximum)
+        profile.set_shape("image", *((*size, 3) for size in sizes))
+        config.add_optimization_profile(profile)
+        path = tmp_path / name
+        path.write_bytes(bytes(builder.build_serialized_network(network, config)))
+        height, width = shapes.optimum
+        answer = make.reference(golden_image(height, width, 1))
+        outputs = tuple(h for h in ("depth_m", "sigma_m", "sharp_rgb") if h in (heads or answer))
+        golden = make.make_golden({h: answer[h] for h in outputs}, height, width)
+        fixed = {"input_height": height, "input_width": width} if shapes.is_fixed else {}
+        manifest = EngineManifest(
+            engine_sha256=file_sha256(path),
+            engine_bytes=path.stat().st_size,
+            onnx_file="tiny.onnx",
+            onnx_sha256="1" * 64,
+            contract=make.contract(outputs=outputs, golden=golden, **fixed),
+            precision="fp32",
+            shapes=shapes,
+            machine=MACHINE,
+        )
+        write_manifest(manifest_path(path), dataclasses.replace(manifest, **changes))
+        return path
+
+    return write
+
+
+def check(make, backend, height, width, seed, heads=None):
+    image = golden_image(height, width, seed)
+    answer = backend.infer(image, heads)
+    wanted = make.reference(image)
+    assert set(answer) == set(heads or wanted)
+    for head, value in answer.items():
+        np.testing.assert_allclose(value, wanted[head], rtol=1e-4, atol=1e-4)
+    return answer
+
+
+def test_answers_as_the_model(write_engine, make):
+    with open_backend(write_engine()) as backend:
+        assert backend.runtime == "tensorrt"
+        assert "Stand-in" in backend.device
+        assert backend.self_test()["checked"]
+        first = check(make, backend, 64, 96, 3)
+        kept = {head: value.copy() for head, value in first.items()}
+        check(make, backend, 64, 96, 4)  # a second frame must not change the first one's answer
+        for head, value in first.items():
+            np.testing.assert_array_equal(value, kept[head])
+
+
+def test_one_graph_is_captured_and_launched_from_then_on(write_engine, make, gpu):
+    with open_backend(write_engine()) as backend:
+        backend.warm_up(64, 96)
+        assert backend.graph_problem == ""
+        before = gpu._driver.launches
+        for seed in range(5):
+            check(make, backend, 64, 96, seed)
+        assert gpu._driver.launches == before + 5
+        check(make, backend, 64, 96, 9, ["depth_m"])  # other heads: another graph
+        assert len(gpu._driver.graphs) == 2
+    assert not gpu._driver.graphs
+
+
+def test_without_graphs_it_answers_all_the_same(write_engine, make, monkeypatch):
+    monkeypatch.setenv("STANDIN_NO_GRAPH", "1")
+    with open_backend(write_engine()) as backend:
+        for seed in range(3):
+            check(make, backend, 64, 96, seed)
+        assert "900" in backend.graph_problem
+
+
+def test_nothing_is_allocated_per_frame_and_all_is_freed(write_engine, make, gpu):
+    backend = open_backend(write_engine())
+    backend.warm_up(64, 96)
+    live, count = dict(gpu._live), next(gpu._allocations)
+    for seed in range(20):
+        check(make, backend, 64, 96, seed)
+    assert gpu._live == live
+    assert next(gpu._allocations) == count + 1
+    backend.close()
+    backend.close()
+    assert not gpu._live
+    assert not gpu._stacks.items
+    assert gpu.Context._retained == 0
+    with pytest.raises(InferenceError, match="closed"):
+        backend.infer(golden_image(64, 96, 1))
+
+
+def test_sizes_within_a_range_and_beyond_it(write_engine, make):
+    shapes = ShapeRange((64, 64), (64, 96), (128, 160))
+    with open_backend(write_engine(shapes=shapes)) as backend:
+        for height, width in ((64, 96), (128, 160), (64, 64), (64, 96)):
+            check(make, backend, height, width, 5)
+            check(make, backend, height, width, 6)
+        assert backend.infer(golden_image(50, 70, 1))["depth_m"].shape == (50, 70)
+        assert backend.takes(128, 160)
+        assert not backend.takes(160, 160)
+        with pytest.raises(ContractError, match=r"64x64 to 160x128, got 192x64"):
+            backend.infer(golden_image(64, 192, 1))
+
+
+def test_smaller_engines_answer_for_fewer_heads(write_engine, make, gpu):
+    depth = write_engine("depth.engine", heads=["depth_m"])
+    path = write_engine()
+    with open_backend(path) as backend:
+        assert "1 smaller" in backend.device
+        backend.self_test()
+        backend.warm_up(64, 96)
+        assert backend._engines[0].heads == ("depth_m",)
+        check(make, backend, 64, 96, 1, ["depth_m"])
+        assert ("depth_m",) in backend._engines[0]._graphs
+        check(make, backend, 64, 96, 1, ["sharp_rgb"])
+        check(make, backend, 64, 96, 1)
+    assert not gpu._live
+    depth.write_bytes(depth.read_bytes()[:-1])  # a damaged one is passed over
+    with open_backend(path) as backend:
+        assert "smaller" not in backend.device
+        check(make, backend, 64, 96, 1, ["depth_m"])
+
+
+def test_a_failing_kernel_is_reported_and_freed(write_engine, make, gpu, tmp_path):
+    backend = open_backend(write_engine())
+    check(make, backend, 64, 96, 1)
+    (tmp_path / "fail").write_text("cuStreamSynchronize failed: an illegal memory access")
+    with pytest.raises(DeviceError, match=r"expected the GPU to answer, got LaunchError.*illegal"):
+        backend.infer(golden_image(64, 96, 2))
+    backend.close()
+    assert not gpu._live
+    (tmp_path / "fail").unlink()
+    with open_backend(tmp_path / "tiny.engine") as again:
+        check(make, again, 64, 96, 3)
+
+
+def test_too_little_memory_says_so_and_leaves_nothing(write_engine, gpu, monkeypatch):
+    path = write_engine()
+    monkeypatch.setenv("STANDIN_MEMORY", "30000")
+    with pytest.raises(DeviceError, match=r"out of memory; free GPU memory"):
+        open_backend(path)
+    assert not gpu._live
+    assert gpu.Context._retained == 0
+
+
+def test_another_thread_is_refused(write_engine):
+    caught = []
+
+    def ask():
+        try:
+            backend.infer(golden_image(64, 96, 1))
+        except InferenceError as error:
+            caught.append(str(error))
+
+    with open_backend(write_engine()) as backend:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    assert len(caught) == 1
+    assert "belongs to one thread" in caught[0]
+
+
+def test_two_engines_in_one_thread_and_reopening(write_engine, make, gpu):
+    path = write_engine()
+    for _ in range(3):
+        with open_backend(path) as one, open_backend(path) as two:
+            check(make, one, 64, 96, 1)
+            check(make, two, 64, 96, 2)
+    assert not gpu._live
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda p: p.write_bytes(b""), r"expected \d+ bytes, got 0"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-1]), r"the engine is incomplete"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-1] + b"!"), r"altered or belongs to another"),
+        (lambda p: p.unlink(), r"expected a file at"),
+        (lambda p: manifest_path(p).unlink(), r"expected the engine's manifest, got no file"),
+    ],
+    ids=["empty", "truncated", "altered", "missing", "no manifest"],
+)
+def test_damaged_engines_are_refused_before_tensorrt_sees_them(write_engine, gpu, damage, words):
+    path = write_engine()
+    damage(path)
+    with pytest.raises(ModelLoadError, match=words):
+        open_backend(path)
+    assert not gpu._live
+
+
+def test_malformed_manifests_are_refused(write_engine):
+    path = write_engine()
+    text = manifest_path(path).read_text()
+    for broken in ("", "[]", "{}", text[:-20], text.replace('"shapes"', '"forms"'),
+                   text.replace('"manifest_version": 1', '"manifest_version": 2'),
+                   text.replace('"minimum"', '"least"')):  # fmt: skip
+        manifest_path(path).write_text(broken)
+        with pytest.raises(ContractError, match="manifest"):
+            open_backend(path)
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        ({"gpu_name": "Older"}, "built for GPU Older, this is Stand-in"),
+        ({"compute_capability": "7.2"}, "built for compute capability 7.2, this is 8.7"),
+        ({"tensorrt_version": "8.6.1"}, r"built with TensorRT 8\.6\.1, this is 10\.13"),
+    ],
+    ids=["GPU", "capability", "TensorRT"],
+)
+def test_foreign_engines_are_refused_by_their_manifest(write_engine, machine, words):
+    path = write_engine(machine=dataclasses.replace(MACHINE, **machine))
+    with pytest.raises(ModelLoadError, match=words):
+        open_backend(path)
+
+
+def test_another_driver_alone_is_no_reason(write_engine):
+    assert not read_manifest(
+        write_engine(machine=dataclasses.replace(MACHINE, driver="11.4"))
+    ).mismatches(MACHINE, "1" * 64)
+
+
+@pytest.mark.parametrize(
+    ("built", "installed", "compatible", "fits"),
+    [
+        ("10.3.0", "10.13.0.35", True, True),
+        ("10.3.0", "10.13.0.35", False, False),
+        ("10.13.0", "10.3.0", True, False),
+        ("8.6.1", "10.3.0", True, False),
+    ],
+)
+def test_version_compatible_engines(write_engine, built, installed, compatible, fits):
+    machine = dataclasses.replace(MACHINE, tensorrt_version=built)
+    manifest = read_manifest(write_engine(machine=machine, version_compatible=compatible))
+    here = dataclasses.replace(MACHINE, tensorrt_version=installed)
+    assert bool(manifest.mismatches(here)) != fits
+
+
+def test_bytes_that_tensorrt_refuses(write_engine, gpu):
+    path = write_engine()
+    path.write_bytes(b"ftrt and nothing else")
+    values = json.loads(manifest_path(path).read_text())
+    values |= {"engine_sha256": file_sha256(path), "engine_bytes": path.stat().st_size}
+    manifest_path(path).write_text(json.dumps(values))
+    with pytest.raises(ModelLoadError, match=r"expected an engine it can load, got: .*magicTag"):
+        open_backend(path)
+    assert gpu.Context._retained == 0
+
+
+def test_an_engine_whose_tensors_are_not_the_contracts(write_engine):
+    path = write_engine()
+    values = json.loads(manifest_path(path).read_text())
+    values["contract"]["outputs"] = ["depth_m", "sharp_rgb"]
+    manifest_path(path).write_text(json.dumps(values))
+    with pytest.raises(ContractError, match="graph outputs: expected"):
+        open_backend(path)
+
+
+def test_wrong_depth_fails_the_self_test_with_the_figure(write_engine, monkeypatch):
+    monkeypatch.setenv("STANDIN_WRONG", "1.02")
+    with (
+        open_backend(write_engine()) as backend,
+        pytest.raises(ParityError, match=r"golden answers .* got depth_m off by \d"),
+    ):
+        backend.self_test()
+
+
+def test_without_a_gpu_the_reason_is_told(write_engine, monkeypatch):
+    path = write_engine()
+    monkeypatch.setenv("STANDIN_GPU", "none")
+    with pytest.raises(DeviceError, match=r"expected a usable GPU, got .*no CUDA-capable device"):
+        open_backend(path)
+
+
+def test_without_tensorrt_the_way_out_is_told(tmp_path):
+    (tmp_path / "tiny.engine").write_bytes(b"engine")
+    code = (
+        "import sys; sys.modules['pycuda'] = None; sys.modules['tensorrt'] = None\n"
+        "from ddfd_ros.core.errors import ModelLoadError\n"
+        "from ddfd_ros.inference import open_backend\n"
+        "try: open_backend(sys.argv[1])\n"
+        "except ModelLoadError as error: print(error)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "tiny.engine")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "runtime tensorrt: expected its Python package" in run.stdout
+    assert "onnxruntime" in run.stdout
