@@ -44,6 +44,19 @@ def test_all_masked_is_nan_everywhere():
         metrics.edge_kld(pred, np.full((3, 3), NAN))
 
 
+def test_sigma_of_one_pixel_and_of_none():
+    pred, sigma = np.full((3, 3), 1.0), np.full((3, 3), 0.2)
+    one = np.full((3, 3), NAN)
+    one[1, 1] = 1.25
+    result = metrics.sigma_metrics(pred, sigma, one)
+    # The 68 % interval of a Laplace distribution is 0.161 wide each way here, that of 95 % 0.424.
+    assert (result["coverage_68"], result["coverage_95"]) == (0.0, 1.0)
+    assert result["ence"] == pytest.approx(0.05 / 0.2)
+    assert (result["ause_m"], result["aurg_m"]) == (0.0, 0.0)
+    nothing = metrics.sigma_metrics(pred, sigma, np.full((3, 3), NAN))
+    assert all(math.isnan(value) for value in nothing.values())
+
+
 def test_constant_images():
     grey = np.full((16, 18, 3), 0.4)
     assert metrics.image_metrics(grey, grey) == {"psnr": math.inf, "ssim": 1.0, "mae": 0.0}

@@ -104,7 +104,8 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, str]:
         if focus_m is not None:
             lens = LensConfig(lens.focal_length_m, lens.f_number, focus_m, lens.pixel_pitch_m)
         advised = False
-    plan = Plan(lens, *arguments.range, arguments.blur_error, arguments.dead_zone)
+    near_m, far_m = arguments.range
+    plan = Plan(lens, near_m, far_m, arguments.blur_error, arguments.dead_zone)
     return (best_focus(plan).plan, "advised") if advised else (plan, "as asked")
 
 

@@ -122,6 +122,8 @@ class Lpips(nn.Module):
             ) from error
         for i, weight in enumerate(_linear_weights(net)):
             self.register_buffer(f"linear{i}", weight)
+        self.shift: Tensor
+        self.scale: Tensor
         self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1))
         self.eval().requires_grad_(requires_grad=False)

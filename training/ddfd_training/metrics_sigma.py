@@ -23,7 +23,9 @@ def laplace_half_width_m(sigma_m: np.ndarray, probability: float) -> np.ndarray:
 
 
 def interval_coverage(abs_error_m: np.ndarray, sigma_m: np.ndarray, probability: float) -> float:
-    """Fraction of errors inside the interval that should hold ``probability`` of them."""
+    """Fraction of errors inside the interval that should hold ``probability``; NaN of none."""
+    if abs_error_m.size == 0:
+        return math.nan
     return float(np.mean(abs_error_m <= laplace_half_width_m(sigma_m, probability)))
 
 

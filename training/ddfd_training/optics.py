@@ -196,9 +196,7 @@ def _composite(
         if box is None:
             continue
         shares = [mask[box] for mask in masks]
-        colour = sum(
-            surface[0][box] * share for surface, share in zip(surfaces, shares, strict=True)
-        )
+        colour = surfaces[0][0][box] * shares[0] + surfaces[1][0][box] * shares[1]
         blurred = _convolve(torch.cat([colour, shares[0] + shares[1]], dim=1), spread.to(rgb))
         covered = blurred[:, channels:]
         # What is still clear of nearer layers; a copy, since autograd keeps it for the way back.

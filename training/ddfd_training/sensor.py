@@ -61,4 +61,6 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     _, data = cv2.imencode(
         ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
-    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was encoded above
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
