@@ -1,0 +1,236 @@
+"""The node ``ddfd_compare``: our depth against a depth camera's, while both run."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
+
+from ddfd_ros.core.camera_model import correct_camera
+from ddfd_ros.core.depth_errors import ComparisonError, DepthErrors, RunningErrors, resample
+from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.image_codec import decode_depth
+from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.stamp_matching import StampMatcher
+from ddfd_ros.ros.compare_options import declare_options
+from ddfd_ros.ros.throttle import ThrottledLog
+
+DEFAULT_NAME = "ddfd_compare"
+_SIGMA_WAIT_S = 0.2
+_SIGMAS_KEPT = 60
+
+
+class CompareNode(Node):
+    """Compares two depth streams and publishes running errors.
+
+    Subscribes ``depth/image_rect``, ``depth/camera_info``, ``uncertainty/image`` and the other
+    camera's ``reference/image``, ``reference/camera_info``. Publishes ``comparison``
+    (DiagnosticArray) and ``comparison/summary`` (String with JSON, latched).
+
+    Args:
+        name: The node's name.
+        options: Further arguments of ``rclpy.node.Node``.
+
+    Raises:
+        DdfdError: A parameter's value is refused.
+    """
+
+    def __init__(self, name: str = DEFAULT_NAME, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.options = declare_options(self)
+        self.errors = RunningErrors(self.options.distance_bins_m, self.options.window_frames)
+        self.problem = ""
+        self._matcher = StampMatcher(self.options.max_time_difference_s)
+        self._log = ThrottledLog()
+        self._infos: dict[str, CameraInfo] = {}
+        self._sigmas: dict[int, Image] = {}
+        self._waiting: list[tuple[float, Image, Image]] = []
+        self._differences_s: list[float] = []
+        self._subscribe_all()
+        self._comparison = self.create_publisher(DiagnosticArray, "comparison", 10)
+        latched = QoSProfile(
+            depth=1,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+            reliability=ReliabilityPolicy.RELIABLE,
+        )
+        self._summary = self.create_publisher(String, "comparison/summary", latched)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(0.05, self._compare_waiting, clock=self._steady)
+        self.create_timer(self.options.report_period_s, self.report, clock=self._steady)
+
+    def _subscribe_all(self) -> None:
+        sensor = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+        def keep_info(name: str) -> Any:
+            return lambda message: self._infos.__setitem__(name, message)
+
+        for kind, topic, callback in (
+            (CameraInfo, "depth/camera_info", keep_info("ours")),
+            (CameraInfo, "reference/camera_info", keep_info("reference")),
+            (Image, "uncertainty/image", self._on_sigma),
+            (Image, "depth/image_rect", self._on_depth),
+            (Image, "reference/image", self._on_reference),
+        ):
+            self.create_subscription(kind, topic, callback, sensor)
+
+    def _on_sigma(self, message: Image) -> None:
+        self._sigmas[_stamp_ns(message)] = message
+        while len(self._sigmas) > _SIGMAS_KEPT:
+            del self._sigmas[next(iter(self._sigmas))]
+
+    def _on_depth(self, message: Image) -> None:
+        self._take(self._matcher.add_ours(_stamp_ns(message), message))
+
+    def _on_reference(self, message: Image) -> None:
+        self._take(self._matcher.add_reference(_stamp_ns(message), message))
+
+    def _take(self, pairs: list[tuple[Image, Image, float]]) -> None:
+        """Keep pairs for a moment: their sigma is published after their depth."""
+        now = self._now_s()
+        for ours, reference, difference_s in pairs:
+            self._waiting.append((now + _SIGMA_WAIT_S, ours, reference))
+            self._differences_s = [*self._differences_s[-99:], difference_s]
+
+    def _compare_waiting(self) -> None:
+        now = self._now_s()
+        while self._waiting and self._waiting[0][0] <= now:
+            _, ours, reference = self._waiting.pop(0)
+            try:
+                self.compare(ours, reference, self._sigmas.get(_stamp_ns(ours)))
+                self.problem = ""
+            except DdfdError as error:
+                self.problem = str(error)
+                self._log(self.get_logger().warning, self.problem)
+
+    def compare(self, ours: Image, reference: Image, sigma: Image | None) -> None:
+        """Add one pair to the errors.
+
+        Raises:
+            DdfdError: The two cannot be compared.
+        """
+        if (
+            ours.header.frame_id != reference.header.frame_id
+            and not self.options.assume_registered
+        ):
+            raise ComparisonError(
+                f"frames: expected both images in one frame, got {ours.header.frame_id!r} (ours) "
+                f"and {reference.header.frame_id!r}; register the reference to our camera with "
+                "their extrinsics first (depth_image_proc's register node), or set "
+                "assume_registered where both see through one lens"
+            )
+        ours_m, reference_m = decode_depth(ours), decode_depth(reference)
+        stride = self.options.stride
+        sigma_m = None if sigma is None else decode_depth(sigma)
+        if sigma_m is not None and sigma_m.shape != ours_m.shape:
+            sigma_m = None
+        at_ours = self._at_our_pixels(reference_m, ours_m.shape)
+        self.errors.add(
+            ours_m[::stride, ::stride],
+            at_ours,
+            None if sigma_m is None else sigma_m[::stride, ::stride],
+        )
+
+    def _at_our_pixels(self, reference_m: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The reference's depth at every ``stride``-th of our pixels."""
+        stride = self.options.stride
+        ours, _ = correct_camera(self._infos.get("ours"), *shape)
+        reference, _ = correct_camera(self._infos.get("reference"), *reference_m.shape)
+        if ours is None or reference is None:
+            if reference_m.shape == shape:
+                return reference_m[::stride, ::stride]
+            raise ComparisonError(
+                f"sizes: expected a calibrated camera_info of both for images of different size "
+                f"({shape[1]}x{shape[0]} and {reference_m.shape[1]}x{reference_m.shape[0]}), got "
+                f"{'none of ours' if ours is None else 'none of the reference'}; remap "
+                "reference/camera_info"
+            )
+        if _same(ours, reference):
+            return reference_m[::stride, ::stride]
+        return resample(reference_m, reference, ours, stride)
+
+    def report(self) -> None:
+        """Publish the running errors and the summary, and write the summary's file."""
+        array = DiagnosticArray(status=[self._status("running", self.errors.recent())])
+        array.status.append(self._status("total", self.errors.total()))
+        for low_m, high_m, errors in self.errors.by_distance():
+            if errors.pixels:
+                array.status.append(self._status(f"{low_m:g} to {high_m:g} m", errors))
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._comparison.publish(array)
+        text = json.dumps(self.summary(), indent=2)
+        self._summary.publish(String(data=text))
+        if self.options.summary_file:
+            path = Path(self.options.summary_file).expanduser()
+            try:
+                temporary = path.with_name(path.name + ".new")
+                temporary.write_text(text + "\n", encoding="utf-8")
+                temporary.replace(path)
+            except OSError as error:
+                self._log(self.get_logger().error, f"summary_file: cannot be written: {error}")
+
+    def summary(self) -> dict[str, Any]:
+        """Everything so far, JSON; NaN becomes null."""
+        bins = [
+            {"from_m": low_m, "to_m": high_m, **_plain(errors)}
+            for low_m, high_m, errors in self.errors.by_distance()
+        ]
+        return {
+            "frames": self.errors.frames,
+            "unmatched": self._matcher.unmatched,
+            "problem": self.problem,
+            "total": _plain(self.errors.total()),
+            "bins": bins,
+        }
+
+    def _status(self, name: str, errors: DepthErrors) -> DiagnosticStatus:
+        level, message = DiagnosticStatus.OK, f"{self.errors.frames} frames"
+        if self.problem:
+            level, message = DiagnosticStatus.WARN, self.problem
+        elif not self.errors.frames:
+            level = DiagnosticStatus.WARN
+            message = (
+                "nothing compared yet: expected images on depth/image_rect and reference/image "
+                f"with stamps at most {self.options.max_time_difference_s} s apart, "
+                f"{self._matcher.unmatched} of ours found no partner"
+            )
+        values = asdict(errors) | {"unmatched": self._matcher.unmatched}
+        if self._differences_s:
+            values["median_time_difference_s"] = float(np.median(self._differences_s))
+        full_name = self.get_fully_qualified_name().lstrip("/")
+        status = DiagnosticStatus(level=level, name=f"{full_name}: {name}", message=message)
+        status.values = [KeyValue(key=key, value=f"{value:.6g}") for key, value in values.items()]
+        return status
+
+    def _now_s(self) -> float:
+        return float(self._steady.now().nanoseconds) / 1e9
+
+
+def _same(ours: Intrinsics, reference: Intrinsics) -> bool:
+    """Whether both cameras see the same, to a quarter of a pixel at the border."""
+    if (ours.width, ours.height) != (reference.width, reference.height):
+        return False
+    focal = max(abs(ours.k[i] / reference.k[i] - 1) * ours.width / 2 for i in (0, 4))
+    centre = max(abs(ours.k[i] - reference.k[i]) for i in (2, 5))
+    return focal + centre < 0.25
+
+
+def _plain(errors: DepthErrors) -> dict[str, float | None]:
+    return {
+        name: None if math.isnan(value) else round(value, 6)
+        for name, value in asdict(errors).items()
+    }
+
+
+def _stamp_ns(message: Image) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -1,0 +1,139 @@
+"""Running depth errors against loops and known distributions; matching by stamps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ddfd_ros.core.depth_errors import ComparisonError, RunningErrors, resample
+from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.stamp_matching import StampMatcher
+
+
+def camera(width, height, fx, cx, cy):
+    k = (fx, 0.0, cx, 0.0, fx, cy, 0.0, 0.0, 1.0)
+    return Intrinsics(width, height, k, (*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0))
+
+
+def test_errors_are_those_of_a_loop():
+    rng = np.random.default_rng(1)
+    frames = []
+    running = RunningErrors([1.0, 2.0, 5.0], 10)
+    for _ in range(3):
+        reference = rng.uniform(0.5, 6.0, (13, 17)).astype(np.float32)
+        ours = (reference * rng.uniform(0.7, 1.5, reference.shape)).astype(np.float32)
+        sigma = rng.uniform(0.05, 0.5, reference.shape).astype(np.float32)
+        ours[0, :4] = [np.nan, np.inf, -np.inf, 0.0]
+        reference[1, :3] = [np.nan, np.inf, 0.0]
+        sigma[2, 0] = np.nan
+        running.add(ours, reference, sigma)
+        frames.append((ours, reference, sigma))
+    for low, high, errors in running.by_distance():
+        squares, biases, relatives, ratios, ones = [], [], [], [], []
+        for ours, reference, sigma in frames:
+            for o, r, s in zip(ours.flat, reference.flat, sigma.flat, strict=True):
+                o, r, s = float(o), float(r), float(s)
+                if not (math.isfinite(o) and math.isfinite(r)) or o <= 0 or not low <= r < high:
+                    continue
+                squares.append((o - r) ** 2)
+                biases.append(o - r)
+                relatives.append(abs(o - r) / r)
+                ratios.append(max(o / r, r / o) < 1.25)
+                if not math.isnan(s):
+                    ones.append(abs(o - r) <= s)
+        assert errors.pixels == len(squares)
+        assert errors.rms_m == pytest.approx(math.sqrt(sum(squares) / len(squares)))
+        assert errors.bias_m == pytest.approx(sum(biases) / len(biases))
+        assert errors.abs_rel == pytest.approx(sum(relatives) / len(relatives))
+        assert errors.delta1 == pytest.approx(sum(ratios) / len(ratios))
+        assert errors.within_1_sigma == pytest.approx(sum(ones) / len(ones))
+    pixels = sum(errors.pixels for *_, errors in running.by_distance())
+    assert running.total().pixels == pixels
+
+
+def test_normal_errors_with_an_honest_sigma_are_covered_as_they_should():
+    rng = np.random.default_rng(2)
+    reference = np.full((400, 500), 3.0)
+    sigma = rng.uniform(0.01, 0.2, reference.shape)
+    running = RunningErrors([1, 5], 1)
+    running.add(reference + sigma * rng.normal(size=reference.shape), reference, sigma)
+    assert running.total().within_1_sigma == pytest.approx(0.6827, abs=0.005)
+    assert running.total().within_2_sigma == pytest.approx(0.9545, abs=0.003)
+
+
+def test_recent_errors_forget():
+    running = RunningErrors([0.5, 5], 2)
+    plane = np.full((4, 4), 2.0)
+    for offset in (1.0, 0.1, 0.1):
+        running.add(plane + offset, plane)
+    assert running.recent().bias_m == pytest.approx(0.1)
+    assert running.total().bias_m == pytest.approx(0.4)
+    assert math.isnan(running.total().within_1_sigma)
+    assert running.frames == 3
+
+
+def test_nothing_in_common_is_not_zero():
+    running = RunningErrors([0.5, 5], 2)
+    running.add(np.full((4, 4), np.nan), np.full((4, 4), 2.0))
+    assert running.total().pixels == 0
+    assert math.isnan(running.total().rms_m)
+
+
+@pytest.mark.parametrize("edges", [(1.0,), (1.0, 1.0), (2.0, 1.0)])
+def test_bounds_must_increase(edges):
+    with pytest.raises(ComparisonError, match="increasing"):
+        RunningErrors(edges, 5)
+
+
+def test_resampling_a_slanted_plane():
+    """Two cameras at one place look at a plane; each sees the depth that geometry says."""
+    ours, other = camera(64, 48, 60.0, 31.5, 23.5), camera(160, 120, 155.0, 82.0, 57.0)
+
+    def plane(cam):
+        x = (np.arange(cam.width) - cam.k[2]) / cam.k[0]
+        y = (np.arange(cam.height) - cam.k[5]) / cam.k[4]
+        return 2.0 / (1.0 + 0.3 * x[None, :] - 0.2 * y[:, None])  # z + 0.3 X - 0.2 Y = 2
+
+    for stride in (1, 3):
+        got = resample(plane(other), other, ours, stride)
+        wanted = plane(ours)[::stride, ::stride]
+        assert got.shape == wanted.shape
+        seen = np.isfinite(got)
+        assert seen.mean() > 0.85
+        np.testing.assert_allclose(got[seen], wanted[seen], rtol=3e-3)  # half a pixel's slope
+    # Our view is wider: what the other does not see is unknown.
+    wide = camera(64, 48, 20.0, 31.5, 23.5)
+    got = resample(plane(other), other, wide)
+    half_angle = 82.0 / 155.0
+    assert np.isnan(got[24, : int(31.5 - 20 * half_angle) - 1]).all()
+    assert np.isfinite(got[24, 31])
+
+
+def test_the_nearest_stamp_is_taken_once_it_is_known():
+    matcher = StampMatcher(0.03)
+    assert matcher.add_reference(0, "r0") == []
+    assert matcher.add_ours(20_000_000, "a") == []  # r1 may be nearer
+    assert matcher.add_reference(33_000_000, "r1") == [("a", "r1", pytest.approx(0.013))]
+    assert matcher.add_ours(30_000_000, "b") == [("b", "r1", pytest.approx(0.003))]
+    assert matcher.add_ours(100_000_000, "c") == []
+    assert matcher.add_reference(200_000_000, "r2") == []  # 67 and 100 ms away
+    assert matcher.unmatched == 1
+
+
+def test_exact_stamps_match_at_once_and_time_may_begin_anew():
+    matcher = StampMatcher(0.0)
+    second = 10**9
+    matcher.add_reference(50 * second, "r")
+    assert matcher.add_ours(50 * second, "a") == [("a", "r", 0.0)]
+    assert matcher.add_ours(51 * second, "old") == []
+    assert matcher.add_ours(1 * second, "b") == []
+    assert matcher.add_reference(1 * second, "r1") == [("b", "r1", 0.0)]
+
+
+def test_a_missing_reference_does_not_pile_up():
+    matcher = StampMatcher(0.01)
+    for number in range(1000):
+        matcher.add_ours(number * 33_000_000, number)
+    assert 900 < matcher.unmatched < 1000

@@ -1,0 +1,189 @@
+"""``ddfd_compare`` in a process of its own, between two cameras that this process plays."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
+
+from ddfd_ros.core.image_codec import encode_depth
+
+SIZE = (48, 64)
+
+
+class Cameras:
+    """Ours and the reference, and whoever reads the comparison."""
+
+    def __init__(self, domain_id):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain_id)
+        self.node = rclpy.create_node("cameras", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.publishers = {
+            topic: self.node.create_publisher(kind, topic, 10)
+            for topic, kind in (
+                ("depth/image_rect", Image),
+                ("depth/camera_info", CameraInfo),
+                ("uncertainty/image", Image),
+                ("reference/image", Image),
+                ("reference/camera_info", CameraInfo),
+            )
+        }
+        self.arrays, self.summaries = [], []
+        self.node.create_subscription(DiagnosticArray, "comparison", self.arrays.append, 10)
+        self._stamp_ns = 10**18
+
+    def listen_late(self):
+        """Ask for the summary after it was published: it is latched."""
+        qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.node.create_subscription(String, "comparison/summary", self.summaries.append, qos)
+
+    def spin_until(self, condition, timeout_s=40.0):
+        end = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            self.executor.spin_once(timeout_sec=0.02)
+        return True
+
+    def ready(self):
+        assert self.spin_until(
+            lambda: all(p.get_subscription_count() for p in self.publishers.values())
+        )
+        assert self.spin_until(lambda: self.arrays)
+        self.spin_until(lambda: False, 0.5)
+
+    def send(self, topic, values=None, fx=60.0, size=SIZE, delay_s=0.0, frame="camera"):
+        kind = CameraInfo if values is None else Image
+        if values is None:
+            height, width = size
+            k = [fx, 0.0, (width - 1) / 2, 0.0, fx, (height - 1) / 2, 0.0, 0.0, 1.0]
+            message = CameraInfo(height=height, width=width, k=k)
+        else:
+            plain = encode_depth(values.astype(np.float32), None)
+            message = kind(height=plain.height, width=plain.width, encoding="32FC1")
+            message.step = plain.step
+            message.data = array.array("B", plain.data)
+        stamp_ns = self._stamp_ns + round(delay_s * 1e9)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+        message.header.frame_id = frame
+        self.publishers[topic].publish(message)
+
+    def next_frame(self):
+        self._stamp_ns += 100_000_000
+        self.spin_until(lambda: False, 0.05)
+
+    def status(self, name):
+        found = [one for one in self.arrays[-1].status if one.name.endswith(name)]
+        return found[0], {item.key: float(item.value) for item in found[0].values}
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def start(tmp_path):
+    domain_id = 1 + (os.getpid() + time.monotonic_ns()) % 101
+    cameras = Cameras(domain_id)
+    processes = []
+
+    def run(**parameters):
+        command = [sys.executable, "-m", "ddfd_ros.ros.compare_main", "--ros-args"]
+        values = {"report_period_s": 0.2, "summary_file": tmp_path / "summary.json"} | parameters
+        for name, value in values.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["-p", f"{name}:={text}"]
+        environ = os.environ | {"ROS_DOMAIN_ID": str(domain_id)}
+        processes.append(subprocess.Popen(command, env=environ))
+        return cameras, processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+    cameras.close()
+
+
+def test_running_errors_and_the_summary(start, tmp_path):
+    cameras, process = start(stride=1, max_time_difference_s=0.02)
+    cameras.ready()
+    assert "nothing compared yet" in cameras.status("total")[0].message
+    plane = np.full(SIZE, 2.5)
+    plane[:24] = 5.0
+    for _ in range(5):
+        cameras.send("depth/camera_info")
+        cameras.send("reference/camera_info", fx=120.0, size=(96, 128))
+        cameras.send("depth/image_rect", plane + 0.25)
+        cameras.send("uncertainty/image", np.where(plane > 3, 0.3, 0.1))
+        cameras.send("reference/image", np.kron(plane, np.ones((2, 2))), delay_s=0.01)
+        cameras.next_frame()
+    cameras.send("depth/image_rect", plane)  # without a partner: too far in time
+    cameras.send("reference/image", np.kron(plane, np.ones((2, 2))), delay_s=0.05)
+    assert cameras.spin_until(lambda: cameras.status("total")[0].message == "5 frames")
+    status, values = cameras.status("total")
+    assert ord(status.level) == 0
+    assert values["bias_m"] == pytest.approx(0.25, abs=0.01)
+    assert values["abs_rel"] == pytest.approx(0.075, abs=0.003)
+    assert values["delta1"] == 1.0
+    assert values["within_1_sigma"] == pytest.approx(0.5, abs=0.03)  # only the far half
+    assert values["median_time_difference_s"] == pytest.approx(0.01)
+    assert values["unmatched"] == 1
+    _, near = cameras.status("2 to 3 m")
+    assert near["pixels"] == pytest.approx(5 * 24 * 64, rel=0.05)
+    cameras.listen_late()
+    assert cameras.spin_until(lambda: cameras.summaries)
+    assert json.loads(cameras.summaries[0].data)["frames"] == 5
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["frames"] == 5
+    assert summary["total"]["rms_m"] == pytest.approx(0.25, abs=0.01)
+
+
+def test_another_frame_needs_extrinsics(start):
+    cameras, _ = start()
+    cameras.ready()
+    for _ in range(3):
+        cameras.send("depth/image_rect", np.full(SIZE, 2.0))
+        cameras.send("reference/image", np.full(SIZE, 2.0), frame="other_camera")
+        cameras.next_frame()
+    assert cameras.spin_until(lambda: "extrinsics" in cameras.status("total")[0].message)
+    assert ord(cameras.status("total")[0].level) == 1
+
+
+def test_other_sizes_need_both_camera_infos(start):
+    cameras, _ = start(assume_registered=True)
+    cameras.ready()
+    cameras.send("depth/camera_info")
+    for _ in range(3):
+        cameras.send("depth/image_rect", np.full(SIZE, 2.0))
+        cameras.send("reference/image", np.full((96, 128), 2.0), frame="other_camera")
+        cameras.next_frame()
+    assert cameras.spin_until(
+        lambda: "remap reference/camera_info" in cameras.status("total")[0].message
+    )
+
+
+def test_a_wrong_parameter_is_named():
+    command = [sys.executable, "-m", "ddfd_ros.ros.compare_main", "--ros-args"]
+    result = subprocess.run(
+        [*command, "-p", "stride:=0"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 2
+    assert "stride" in result.stderr + result.stdout
