@@ -153,8 +153,14 @@ def align_view(files: ViewFiles, options: PrepareOptions) -> Aligned:
         if registration.converged:
             reference = eight_bit(registration.warp(moving))
     if files.depth is not None:
-        alignment, colour_error = _align_depth(files, reference, options)
-        report = replace(report, **colour_error)
+        alignment = _align_depth(files, reference, options)
+        if files.color is not None:
+            report = replace(
+                report,
+                depth_error_px=alignment.residual_px,
+                depth_error_p90_px=alignment.residual_p90_px,
+                depth_inliers=alignment.inliers,
+            )
         # Not where depth is known, which has holes, but where the depth camera looks.
         shape = read_depth_m(files.depth, options.depth_unit_m).shape
         seen = alignment.warp(np.full(shape, 255, np.uint8), height, width)
@@ -167,23 +173,15 @@ def align_view(files: ViewFiles, options: PrepareOptions) -> Aligned:
     return Aligned(files, report, box, scale, registration, alignment)
 
 
-def _align_depth(
-    files: ViewFiles, reference: np.ndarray, options: PrepareOptions
-) -> tuple[Alignment, dict[str, float | int]]:
-    """How the depth map lies in the photograph, and the error of that."""
+def _align_depth(files: ViewFiles, reference: np.ndarray, options: PrepareOptions) -> Alignment:
+    """How the depth map lies in the photograph."""
     assert files.depth is not None  # the caller has looked
     shape = read_depth_m(files.depth, options.depth_unit_m).shape
     if files.color is None:  # taken to be registered already
-        return Alignment(scaling(shape, reference.shape), 0, math.nan, math.nan, True), {}
+        return Alignment(scaling(shape, reference.shape), 0, math.nan, math.nan, True)
     color, _ = shrunk(eight_bit(read_color(files.color)), options.max_side_px)
     found = align(color, reference, options.model)
-    matrix = scaling(shape, color.shape) @ found.matrix
-    error = {
-        "depth_error_px": found.residual_px,
-        "depth_error_p90_px": found.residual_p90_px,
-        "depth_inliers": found.inliers,
-    }
-    return replace(found, matrix=matrix), error
+    return replace(found, matrix=scaling(shape, color.shape) @ found.matrix)
 
 
 def _photo_problem(found: Registration, limit_px: float) -> str:

@@ -128,7 +128,7 @@ def _by_features(
         whole, votes = cv2.findHomography(start, end, cv2.RANSAC, RANSAC_PX)
         if whole is None:
             return None
-        matrix = whole
+        matrix = np.asarray(whole, dtype=np.float64)
     inliers = int(np.count_nonzero(votes))
     return (matrix, inliers) if inliers >= MIN_INLIERS else None
 

@@ -65,7 +65,7 @@ def largest_box(valid: np.ndarray) -> Box:
     rows, columns = height // step, width // step
     # A cell counts if all its pixels do.
     cells = valid[: rows * step, : columns * step].reshape(rows, step, columns, step)
-    best = _largest(cells.all(axis=(1, 3)))
+    best = _largest(np.asarray(cells.all(axis=(1, 3))))
     return Box(best.top * step, best.left * step, best.height * step, best.width * step)
 
 

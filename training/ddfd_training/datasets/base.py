@@ -78,7 +78,7 @@ class RgbdDataset(ReadSequence[RgbdSample]):
     registered: bool = True
     in_memory: ClassVar[bool] = False
     has_depth: ClassVar[bool] = True
-    truths: ClassVar[tuple[str, ...]] = ()
+    truths: tuple[str, ...] = ()
     defocus_unit: ClassVar[str] = ""
     clip_m: ClassVar[tuple[float, float] | None] = None
     sensor_range_m: ClassVar[float | None] = None

@@ -69,17 +69,18 @@ class Ded(RgbdDataset):
             raise DatasetError(f"{self.name}: expected files of one number in {layout}, got none")
         cut = round(TRAIN_SHARE * len(common))
         chosen = {"train": common[:cut], "test": common[cut:], "all": common}[split]
-        self.triples = [(n, *(files[n] for files in lists)) for n in chosen]
+        self.triples = [[files[n] for files in lists] for n in chosen]
         self.frame_names = [str(number) for number in chosen]
 
     def read(self, index: int) -> RgbdSample:
         """Read triple ``index``: images uint8 ``[H, W, 3]``, defocus float32 ``[H, W]``."""
-        number, image_path, sharp_path, map_path = self.triples[index]
+        image_path, sharp_path, map_path = self.triples[index]
+        number = self.frame_names[index]
         image, sharp, levels = read_color(image_path), read_color(sharp_path), read_raw(map_path)
         same_size(f"{self.name} {number}", image=image, sharp=sharp, defocus=levels)
         most = np.float32(np.iinfo(levels.dtype).max)
         return RgbdSample(
-            name=str(number),
+            name=number,
             depth_m=unknown_depth(image),
             sharp_rgb=sharp,
             defocused_rgb=image,
