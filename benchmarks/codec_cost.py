@@ -153,7 +153,7 @@ def show_publishing(figures: dict[str, dict[str, dict[str, float]]], console: Co
 def plot(figures: dict[str, dict[str, float]], path: Path) -> None:
     """Bars by job, one colour per size."""
     names = list(next(iter(figures.values())))
-    figure = Figure(figsize=(8, 4.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(8, 0.8 + 0.27 * len(names)), dpi=110, layout="constrained")
     axes = figure.subplots()
     rows, height = np.arange(len(names)), 0.8 / len(figures)
     colours = ("#9bd1ff", "#4c9be8", "#1d4e89")

@@ -90,3 +90,10 @@ def test_every_key_of_the_shipped_file_has_a_comment(repository):
 def test_limits_must_leave_room(prefix):
     with pytest.raises(ParameterError, match=rf"{prefix}min_depth_m.*min < max"):
         NodeParameters(**{f"{prefix}min_depth_m": 2.0, f"{prefix}max_depth_m": 1.0})
+
+
+def test_the_page_about_the_node_names_every_parameter(repository):
+    text = (repository / "docs" / "node.md").read_text(encoding="utf-8")
+    groups = ("engine_", "camera_", "cloud_")
+    missing = [n for n in defaults() if f"`{n}`" not in text and not n.startswith(groups)]
+    assert missing == []
