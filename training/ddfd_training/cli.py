@@ -145,7 +145,7 @@ def train(
             module.network,
             config.network.name,
             network_options(config),
-            contract_of(module, trainer.global_step),
+            contract_of(module, trainer.global_step, trainer.world_size),
         )
     return target
 
@@ -185,8 +185,8 @@ def _weights(name: str, out: Path) -> Path:
     return out / run / f"{run}.pt" if name.startswith("@") else Path(name)
 
 
-def contract_of(module: DepthFromDefocus, steps: int) -> ModelContract:
-    """What the trained weights promise."""
+def contract_of(module: DepthFromDefocus, steps: int, processes: int = 1) -> ModelContract:
+    """What the trained weights promise; a batch is that of one of the ``processes``."""
     config = module.config
     with torch.no_grad():
         outputs = module.network.eval()(torch.zeros(1, 3, 64, 64))
@@ -210,7 +210,7 @@ def contract_of(module: DepthFromDefocus, steps: int) -> ModelContract:
             "command": "ddfd-train " + shlex.join(sys.argv[1:]),
             "seed": config.seed,
             "steps": steps,
-            "crops": steps * config.data.batch_size,
+            "crops": steps * config.data.batch_size * processes,
             "crop_px": config.data.crop_px,
             "start": Path(config.init).name or config.network.imagenet or "random",
             "revision": _revision(),
