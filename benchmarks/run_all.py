@@ -40,6 +40,8 @@ def benchmarks(seconds: float, models: Sequence[str]) -> list[Benchmark]:
     """The list, sized so that everything takes a few minutes."""
     found = [Benchmark("codec_cost", ("--shortest", str(min(0.2, seconds / 50))))]
     found.append(Benchmark("rendering_share"))
+    found.append(Benchmark("reblur_cost", ("--no-network", "--repeats", "1")))
+    found.append(Benchmark("reblur_cost", ("--device", "cuda"), gpu=True))
     if models:
         runtimes = ("onnxruntime", "openvino") if _has_openvino() else ("onnxruntime",)
         arguments = ("--model", models[0], "--runtime", *runtimes, "--seconds", str(seconds))

@@ -8,6 +8,7 @@ be known, and with it the thin lens gives metres: 1/d = 1/d_f - c / A (``core.th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ from ddfd_ros.model.lite import DepthDecoder, Encoder, SharpDecoder
 
 SIDES = ("near", "far", "unknown")
 BACKBONES = ("densenet", "ddfd-lite")
-_BLUR_GAIN_PX = 4.0  # one unit of the last layer, in pixels of blur: near the spread of the data
+_LEAST_PX = 0.1  # less is no blur that an image could show
 _LEAK = 0.1
 
 
@@ -70,10 +71,10 @@ class SelfSupervised(ImageNetwork):
         check_choice("heads", heads, HEAD_CHOICES)
         check_choice("backbone", backbone, BACKBONES)
         check_choice("side", side, SIDES)
-        if not 0 < start_px < max_blur_px:
+        if not _LEAST_PX < start_px < max_blur_px:
             raise ValueError(
-                f"start_px, max_blur_px: expected 0 < start < max in pixels, got {start_px} and "
-                f"{max_blur_px}"
+                f"start_px, max_blur_px: expected {_LEAST_PX} < start < max in pixels, got "
+                f"{start_px} and {max_blur_px}"
             )
         self.lens, self.side = lens, side
         self.depth_range_m = _range_on_side(side, lens, depth_range_m)
@@ -115,12 +116,17 @@ class SelfSupervised(ImageNetwork):
         return outputs
 
     def _through_lens(self, raw: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The map, and the depth on the chosen side of the focus."""
-        free_px = raw * _BLUR_GAIN_PX + self.start_px
-        blur_px = free_px.clamp(0.0, self.max_blur_px)
+        """The map, and the depth on the chosen side of the focus.
+
+        The last layer answers the logarithm of the blur: what a re-blurred image changes by is the
+        ratio of two blurs, so that wide and narrow ones are learnt alike.
+        """
+        low, high = (math.log(px / self.start_px) for px in (_LEAST_PX, self.max_blur_px))
+        inside = raw.clamp(low, high)
         if self.training:
             # The value is clamped, yet keeps a small slope, so that a pixel finds its way back.
-            blur_px = blur_px + _LEAK * (free_px - free_px.detach())
+            inside = inside + _LEAK * (raw - raw.detach())
+        blur_px = self.start_px * torch.exp(inside)
         if self.side == "unknown":
             return {"defocus_px": blur_px}
         signed_px = -blur_px if self.side == "near" else blur_px
