@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ddfd_training.evaluate_items import Item
+from ddfd_training.evaluate_truths import TruthTable
 from ddfd_training.metrics import DepthTable, edge_kld, image_metrics, sigma_metrics
 from ddfd_training.metrics_defocus import DefocusTable
 from ddfd_training.metrics_sigma import COVERAGE_LEVELS, laplace_half_width_m
@@ -174,7 +175,7 @@ class Evaluation:
         self._edges = edges
         self._depth, self._near = DepthTable(), DepthTable()
         self._bins, self._images, self._sigma = DepthBins(), ImageTable(), SigmaTable()
-        self._defocus = DefocusTable()
+        self._defocus, self._truths = DefocusTable(), TruthTable()
         self._edge_kld, self._notes = _Means(), _Means()
         self._infer_ms: list[float] = []
         self._count = 0
@@ -192,6 +193,8 @@ class Evaluation:
             self._images.add(item, outputs["sharp_rgb"])
         if "defocus_px" in outputs and item.lens is not None:
             self._defocus.add(outputs["defocus_px"], item.depth_m, item.lens)
+        if item.sample is not None:
+            self._truths.add(item.sample, item.defocus_unit, outputs)
 
     def _add_depth(self, pred_m: np.ndarray, target_m: np.ndarray) -> None:
         self._depth.add(pred_m, target_m)
@@ -215,6 +218,7 @@ class Evaluation:
             "all_in_focus": self._images.result(),
             "sigma": self._sigma.result(),
             "defocus": self._defocus.result(),
+            "other_truths": self._truths.result(),
         }
         result |= {key: part for key, part in parts.items() if part is not None}
         if notes := self._notes.result():

@@ -109,7 +109,7 @@ def open_evaluation_set(options: DataOptions) -> EvaluationSet:
     if "aperture" in option_names(options.data):
         description["aperture"] = options.aperture
     samples = EightBitInput(First(dataset, options.limit))
-    items = Natural(samples, exposure, registered=registered)
+    items = Natural(samples, exposure, registered=registered, defocus_unit=dataset.defocus_unit)
     return EvaluationSet(items, description, dataset.sensor_range_m)
 
 

@@ -29,6 +29,8 @@ class Item:
         box: Rows and columns in which ``sharp_rgb`` is to be compared.
         notes: Numbers about the preparation, averaged for the report.
         lens: What took the image, so that its blur is known; ``None`` if that is not known.
+        sample: What it was made of, with truths of other kinds, or ``None``.
+        defocus_unit: What the sample's defocus map counts.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Item:
     box: tuple[slice, slice] = WHOLE
     notes: dict[str, float] = field(default_factory=dict)
     lens: LensConfig | None = None
+    sample: RgbdSample | None = None
+    defocus_unit: str = ""
 
 
 class First(ReadSequence[RgbdSample]):
@@ -97,8 +101,15 @@ class Rendered(ReadSequence[Item]):
 class Natural(ReadSequence[Item]):
     """Photographs that the lens itself blurred, their sharp companions laid over them."""
 
-    def __init__(self, samples: Sequence[RgbdSample], exposure: str, *, registered: bool) -> None:
-        self._samples = samples
+    def __init__(
+        self,
+        samples: Sequence[RgbdSample],
+        exposure: str,
+        *,
+        registered: bool,
+        defocus_unit: str = "",
+    ) -> None:
+        self._samples, self._defocus_unit = samples, defocus_unit
         self._exposure = exposure
         self._registered = registered
 
@@ -111,7 +122,13 @@ class Natural(ReadSequence[Item]):
         image = sample.defocused_rgb
         if image is None:
             raise DatasetError(f"{sample.name}: expected a defocused image, got none")
-        item = Item(name=sample.name, image_rgb=image, depth_m=sample.depth_m)
+        item = Item(
+            name=sample.name,
+            image_rgb=image,
+            depth_m=sample.depth_m,
+            sample=sample,
+            defocus_unit=self._defocus_unit,
+        )
         if sample.sharp_rgb is None:
             return item
         sharp, box, notes = sample.sharp_rgb, WHOLE, {}

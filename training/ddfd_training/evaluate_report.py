@@ -122,6 +122,9 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         console.print(_sigma_table(result["sigma"]))
     if "defocus" in result:
         console.print(_defocus_table(result["defocus"]))
+    if "other_truths" in result:
+        truths = result["other_truths"]
+        console.print(_table("Other truths, means over images", truths, {"": truths}))
     time_ms = result["infer_ms"]
     console.print(
         f"inference: {time_ms['p50']:.1f} ms median, {time_ms['p95']:.1f} ms 95th percentile",
