@@ -56,6 +56,18 @@ def test_two_photographs_suffice_where_nothing_is_sharp():
         assert empty["reblur"] + empty["reblur_narrow"] > 0.01
 
 
+def test_what_the_second_photograph_does_not_cover_does_not_count():
+    sharp, blur, wide, _ = scene()
+    known = torch.ones(1, 1, 48, 48, dtype=torch.bool)
+    known[..., :12] = False
+    covered = sharp.clone()
+    covered[..., :2] = 0  # farther from what counts than blur and the window of SSIM reach
+    targets = {"image": wide, "sharp_rgb": covered, "sharp_known": known}
+    assert LOSS({"defocus_px": blur, "sharp_rgb": sharp}, targets)["reblur"] < 1e-6
+    del targets["sharp_known"]
+    assert LOSS({"defocus_px": blur, "sharp_rgb": sharp}, targets)["reblur"] > 1e-3
+
+
 def test_gradients_reach_the_map_and_the_sharp_image():
     sharp, blur, wide, narrow = scene()
     outputs = {

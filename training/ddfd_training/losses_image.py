@@ -122,13 +122,16 @@ def ssim(
     return masked_mean(1.0 - ssim_map(pred, target, data_range), inner)
 
 
-def reblur(reblurred: Tensor, defocused: Tensor, alpha: float = 0.85) -> Tensor:
+def reblur(
+    reblurred: Tensor, defocused: Tensor, alpha: float = 0.85, mask: Tensor | None = None
+) -> Tensor:
     """How far a synthetically reblurred image is from the camera's own (thesis eq 5.1).
 
-    alpha / 2 (1 - SSIM) + (1 - alpha) L1, both images ``[N, 3, H, W]`` in [0, 1].
+    alpha / 2 (1 - SSIM) + (1 - alpha) L1, both images ``[N, 3, H, W]`` in [0, 1]; only pixels
+    where ``mask`` ``[N, 1, H, W]`` is true count.
     """
-    l1 = (reblurred - defocused).abs().mean()
-    return 0.5 * alpha * ssim(reblurred, defocused) + (1.0 - alpha) * l1
+    l1 = l1_image(reblurred, defocused, mask)
+    return 0.5 * alpha * ssim(reblurred, defocused, mask) + (1.0 - alpha) * l1
 
 
 def edge_aware_smoothness(values: Tensor, image: Tensor, beta: float = 2.5) -> Tensor:

@@ -50,8 +50,9 @@ def thesis2023_selfsup(
     Args:
         outputs: ``defocus_px [N,1,H,W]`` (its sign does not matter) and, if the network has it,
             ``sharp_rgb [N,3,H,W]``.
-        targets: ``image [N,3,H,W]``, the blurred photograph, and ``sharp_rgb [N,3,H,W]``, the same
-            view sharp or through the narrower aperture.
+        targets: ``image [N,3,H,W]``, the blurred photograph, ``sharp_rgb [N,3,H,W]``, the same
+            view sharp or through the narrower aperture, and, if the latter does not cover all of
+            the former, where it does: ``sharp_known [N,1,H,W]``.
         reblur_weight: Weight of eq 5.1, the photograph against the re-blurred image.
         smoothness_weight: Weight of eq 5.2, the map's gradient away from edges.
         deblur_weight: Weight of eq 5.3, Charbonnier on the sharp image.
@@ -95,17 +96,18 @@ def thesis2023_selfsup(
     photograph, second = targets["image"], targets["sharp_rgb"]
     source = second if sharp == "truth" else outputs["sharp_rgb"]
     scaled = outputs["defocus_px"].abs() / map_scale_px
+    # Where no second photograph was laid over the first, the two say nothing about each other.
+    known = targets.get("sharp_known")
     terms = {
-        "reblur": reblur(blurred(source), photograph, alpha),
+        "reblur": reblur(blurred(source), photograph, alpha, known),
         "smoothness": edge_aware_smoothness(scaled, source.detach(), beta),
     }
     weights = {"reblur": reblur_weight, "smoothness": smoothness_weight}
     if sharp == "network":
         narrow = blurred(source, narrow_ratio) if narrow_ratio else source
-        terms["reblur_narrow"] = reblur(narrow, second, alpha)
+        terms["reblur_narrow"] = reblur(narrow, second, alpha, known)
         weights["reblur_narrow"] = reblur_weight
     elif "sharp_rgb" in outputs:
-        known = targets.get("sharp_known")
         terms["charbonnier"] = charbonnier(outputs["sharp_rgb"], second, known)
         weights["charbonnier"] = deblur_weight
     terms["total"] = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
