@@ -11,6 +11,8 @@ from typing import Any
 from ddfd_ros.core.preprocessing import Intrinsics, crop_intrinsics, scale_intrinsics
 
 _SAME_ASPECT = 0.01
+_FISHEYE_MODELS = ("equidistant", "fisheye")
+_PINHOLE_LENGTHS, _FISHEYE_LENGTHS = (4, 5, 8, 12, 14), (4,)
 
 
 def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsics | None, str]:
@@ -37,11 +39,19 @@ def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsic
             "values that are not finite; depth is published with an uncalibrated camera_info, no "
             "point cloud can be made of it: calibrate the camera"
         )
+    if problem := _distortion_problem(info):
+        return None, problem
     if not all(map(math.isfinite, camera.p)) or camera.p[0] <= 0 or camera.p[5] <= 0:
         k = camera.k  # a driver that fills K alone: the image is its own rectified one
         p = (*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0)
         camera = Intrinsics(camera.width, camera.height, k, p)
     camera = _readout(camera, info)
+    if not all(map(math.isfinite, (*camera.k, *camera.p))):
+        return None, (
+            "camera_info: expected numbers that stay finite with region of interest and binning, "
+            f"got K[0] = {info.k[0]}; depth is published with an uncalibrated camera_info: "
+            "calibrate the camera"
+        )
     if (camera.height, camera.width) == (height, width):
         return camera, ""
     said = f"camera_info: expected the image's size {width}x{height}, got {camera.width}x"
@@ -56,6 +66,19 @@ def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsic
     return None, (
         f"{said}; another aspect, so the image was cropped in an unknown way: published as "
         "uncalibrated; let the driver publish the camera_info of this resolution"
+    )
+
+
+def _distortion_problem(info: Any) -> str:
+    """What is wrong with D: as many numbers as one of OpenCV's models has, or nothing but 0."""
+    fisheye = info.distortion_model in _FISHEYE_MODELS
+    lengths = _FISHEYE_LENGTHS if fisheye else _PINHOLE_LENGTHS
+    if len(info.d) in lengths or not any(info.d):
+        return ""
+    return (
+        f"camera_info: expected {', '.join(map(str, lengths))} coefficients of distortion "
+        f"({info.distortion_model or 'plumb_bob'}), got {len(info.d)}; depth is published with an "
+        "uncalibrated camera_info: calibrate the camera"
     )
 
 

@@ -21,7 +21,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 pytest.importorskip("hypothesis")
 
@@ -210,6 +210,14 @@ class Bench:
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 
+    def listen_to_cloud(self):
+        """Subscribe to the point cloud as well; what comes is kept."""
+        clouds = []
+        subscription = self.peer.create_subscription(PointCloud2, "points", clouds.append, 50)
+        self._wait(lambda: self.peer.count_publishers("points") > 0)
+        self.executor.spin_once(0.5)
+        return clouds, lambda: self.peer.destroy_subscription(subscription)
+
     def _wait(self, condition):
         for _ in range(2000):
             if condition():
@@ -298,6 +306,68 @@ def test_no_message_ends_the_node_or_gets_the_stamp_of_another(bench):
 
     check()
     assert min(seen.values()) > CASES / 10, seen  # neither kind is rare
+
+
+POSSIBLE = st.floats(0.5, 500)
+NEARLY_RIGHT = st.fixed_dictionaries(
+    {
+        "k": st.lists(st.one_of(POSSIBLE, POSSIBLE, NUMBERS), min_size=9, max_size=9),
+        "p": st.lists(st.one_of(POSSIBLE, POSSIBLE, NUMBERS), min_size=12, max_size=12),
+        "d": st.lists(st.one_of(st.floats(-1, 1), st.just(0.0), NUMBERS), max_size=15),
+        "distortion_model": st.sampled_from(
+            ["plumb_bob", "rational_polynomial", "equidistant", "fisheye", "", "nonsense"]
+        ),
+        "scale": st.sampled_from([1, 1, 1, 2, 3, 1000]),
+        "binning": st.sampled_from([0, 0, 1, 2, 2**32 - 1]),
+        "roi": st.sampled_from([(0, 0, 0, 0), (0, 0, 64, 48), (9, 9, 64, 48), (2**31, 1, 64, 48)]),
+    }
+)
+
+
+def _nearly_right(values):
+    """A camera_info of a 64x48 camera, or of one that is a multiple of it."""
+    scale = values["scale"] * min(max(1, values["binning"]), 2)
+    info = CameraInfo(width=64 * scale, height=48 * scale)
+    info.k, info.p, info.d = values["k"], values["p"], values["d"]
+    info.k[8], info.p[10] = 1.0, 1.0
+    info.distortion_model = values["distortion_model"]
+    info.binning_x = info.binning_y = values["binning"]
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = values["roi"]
+    return info
+
+
+def test_no_camera_info_takes_the_depth_away(bench, tools):
+    """Whatever the camera says about itself: the depth comes, and no cloud that is not a cloud."""
+    clouds, leave = bench.listen_to_cloud()
+    message = tools.image_message(tools.picture(48, 64, seed=3))
+    made = 0
+
+    @_settings(CASES // 10)
+    @given(st.lists(NEARLY_RIGHT, min_size=BATCH, max_size=BATCH))
+    def check(cases):
+        nonlocal made
+        for index, values in enumerate(cases):
+            message.header.stamp.sec = index
+            answered = bench.offer(message, _nearly_right(values))
+            assert answered, (values, bench.node._runner.last_failure)
+        depths, infos = bench.collect(BATCH)
+        assert [m.header.stamp.sec for m in depths] == list(range(BATCH))
+        for info in infos:
+            assert (info.width, info.height) == (64, 48)
+            assert np.isfinite([*info.k, *info.p, *info.d]).all()
+        bench.executor.spin_once(0.01)
+        made += len(clouds)
+        for cloud in clouds:
+            assert len(cloud.data) == cloud.row_step * cloud.height
+            points = np.frombuffer(cloud.data, np.float32).reshape(-1, 3)
+            assert np.isfinite(points).all()
+        clouds.clear()
+
+    try:
+        check()
+    finally:
+        leave()
+    assert made > CASES / 200  # some of them were calibrations
 
 
 MUTATIONS = st.lists(
