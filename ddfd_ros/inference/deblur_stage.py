@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,7 @@ def _joined(contract: ModelContract) -> ModelContract:
 
 def _first_installed(
     names: Collection[str],
-    makers: dict[str, Callable[[bytes, BackendOptions], Run]],
+    makers: Mapping[str, Callable[[bytes, BackendOptions], Run]],
     model: bytes,
     options: BackendOptions,
 ) -> tuple[str, Run]:
