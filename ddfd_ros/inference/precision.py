@@ -13,15 +13,17 @@ class Tolerance:
         scale: Factor on the tolerances in single precision (``golden.GOLDEN_TOLERANCE``,
             ``parity.TOLERANCES``).
         allowed: Fraction of values that may be beyond the scaled tolerance: an edge may move.
+        rms_change: Share by which the depth error against truth may grow.
     """
 
     scale: float
     allowed: float
+    rms_change: float
 
 
-SINGLE = Tolerance(1.0, 0.0)
-HALF = Tolerance(4.0, 1e-3)
-INT8 = Tolerance(100.0, 5e-2)
+SINGLE = Tolerance(1.0, 0.0, 0.001)
+HALF = Tolerance(4.0, 1e-3, 0.005)
+INT8 = Tolerance(100.0, 5e-2, 0.03)
 
 
 def tolerance_of(precision: str, calibrated: bool = False) -> Tolerance:

@@ -155,3 +155,50 @@ def test_errors_are_one_clear_line(tmp_path, capsys, model):
     with pytest.raises(SystemExit) as caught:
         verify_main([str(model), str(model), "--tolerance-scale", "0"])
     assert caught.value.code == 2
+
+
+def test_the_depth_error_against_truth(model, tmp_path, capsys):
+    folder, depths = tmp_path / "rgb", tmp_path / "depth"
+    folder.mkdir()
+    depths.mkdir()
+    errors = {"reference": [], "candidate": []}
+    other = altered(model, tmp_path / "other.onnx", 1.3)
+    with open_backend(model, "onnxruntime") as right, open_backend(other, "onnxruntime") as wrong:
+        for index in range(3):
+            image = golden_image(64, 64, seed=index)
+            cv2.imwrite(str(folder / f"{index}.png"), image[..., ::-1])
+            truth = right.infer(image)["depth_m"] * (1 + 0.1 * (index - 1))
+            units = np.round(truth / 2e-3).astype(np.uint16)
+            units[:10] = 0  # unknown
+            cv2.imwrite(str(depths / f"{index}.png"), units)
+            for name, backend in (("reference", right), ("candidate", wrong)):
+                error = backend.infer(image)["depth_m"][10:] - units[10:] * 2e-3
+                errors[name].append(np.mean(error.astype(np.float64) ** 2))
+    expected = {name: np.sqrt(np.mean(values)) for name, values in errors.items()}
+    report = tmp_path / "report.json"
+    arguments = [str(model), str(other), "--runtime", "onnxruntime", "--images", str(folder)]
+    arguments += ["--truth", str(depths), "--truth-unit", "0.002", "--json", str(report)]
+    loose = ["--tolerance-scale", "1e6", "--reference-runtime", "onnxruntime"]
+    assert verify_main([*arguments, *loose]) == 1
+    assert "WORSE" in capsys.readouterr().out
+    truth = json.loads(report.read_text())["truth"]
+    assert truth["images"] == 3
+    assert truth["reference_m"] == pytest.approx(expected["reference"], rel=1e-5)
+    assert truth["candidate_m"] == pytest.approx(expected["candidate"], rel=1e-5)
+    assert truth["change"] == pytest.approx(expected["candidate"] / expected["reference"] - 1)
+    arguments[1] = str(model)
+    assert verify_main([*arguments, *loose]) == 0
+    assert "+0.000%" in capsys.readouterr().out
+    assert verify_main([*arguments[:-4], "--truth", str(tmp_path / "none")]) == 2
+
+
+def test_tolerances_follow_the_precision(model, tmp_path, capsys):
+    from ddfd_trt.typed_graph import half_precision
+
+    half = tmp_path / "half.onnx"
+    half.write_bytes(half_precision(model.read_bytes()))
+    runtimes = ["--runtime", "onnxruntime", "--reference-runtime", "onnxruntime"]
+    assert verify_main([str(model), str(half), *runtimes, "--precision", "fp16"]) == 0
+    said = capsys.readouterr().out
+    assert "0.004 + 0.004 rel." in said
+    assert verify_main([str(model), str(half), *runtimes, "--tolerance-scale", "0.2"]) == 1

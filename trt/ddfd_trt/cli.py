@@ -6,12 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.types import HEADS
+from ddfd_ros.inference.engine_manifest import PRECISIONS
+from ddfd_ros.inference.precision import Tolerance, tolerance_of
 
 if TYPE_CHECKING:
     from ddfd_ros.inference.base import Backend
@@ -45,11 +48,14 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
     """``ddfd-verify``: parity of two runtimes. Returns 0, 1 when beyond tolerance, 2 on error."""
     parser = argparse.ArgumentParser(
         prog="ddfd-verify",
-        description="Run the same images through two runtimes and compare every head. Exit "
-        "status: 0 alike, 1 beyond the tolerance, 2 error.",
+        description="Run the same images through two runtimes and compare every head: mean, "
+        "99th percentile and largest difference, and with --truth what that does to the depth "
+        "error. The tolerances follow from the candidate's precision. Exit status: 0 alike, 1 "
+        "beyond the tolerance, 2 error.",
     )
-    parser.add_argument("reference", type=Path, help="model that counts as right (.pt or .onnx)")
-    parser.add_argument("candidate", type=Path, help="model under test; may be the same file")
+    parser.add_argument("reference", type=Path, help="model that counts as right (.pt, .onnx)")
+    parser.add_argument("candidate", type=Path,
+                        help="model under test (or .engine); may be the same file")  # fmt: skip
     parser.add_argument("--reference-runtime", default="auto", metavar="RUNTIME")
     parser.add_argument("--runtime", default="auto", metavar="RUNTIME",
                         help="runtime of the candidate (default: auto)")  # fmt: skip
@@ -58,10 +64,16 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="PATH",
                         help="image or folder, besides the golden input; repeatable")  # fmt: skip
     parser.add_argument("--limit", type=int, help="at most so many images of the folders")
-    parser.add_argument("--tolerance-scale", type=_positive, default=1.0,
-                        help="factor on the tolerances, above 1 for half precision")  # fmt: skip
-    parser.add_argument("--allowed", type=float, default=0.0, metavar="FRACTION",
-                        help="fraction of values that may be beyond it (default: 0)")  # fmt: skip
+    parser.add_argument("--truth", type=Path, metavar="FOLDER",
+                        help="depth maps (8 or 16 bit) named like the images")  # fmt: skip
+    parser.add_argument("--truth-unit", type=_positive, default=1e-3, metavar="METRES",
+                        help="metres per unit of the depth maps (default: 0.001)")  # fmt: skip
+    parser.add_argument("--precision", choices=PRECISIONS,
+                        help="whose tolerances hold (default: the engine's or fp32)")  # fmt: skip
+    parser.add_argument("--tolerance-scale", type=_positive,
+                        help="factor on the tolerances instead of the precision's")  # fmt: skip
+    parser.add_argument("--allowed", type=float, metavar="FRACTION",
+                        help="fraction of values that may be beyond it instead")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     return _guarded(_verify, parser.parse_args(argv))
 
@@ -126,9 +138,16 @@ def _compare(
 ) -> VerifyReport:
     from rich.progress import Progress
 
+    from ddfd_trt.truth import TruthCollector, TruthFolder
     from ddfd_trt.verify import find_images, golden_images, load_images, verify
 
     paths = [path for item in arguments.images for path in find_images(item)][: arguments.limit]
+    tolerance = _tolerance(candidate, arguments)
+    truth = None
+    if arguments.truth is not None:
+        truth = TruthCollector(
+            TruthFolder(arguments.truth, arguments.truth_unit), tolerance.rms_change
+        )
     source = candidate if candidate.contract.golden is not None else reference
     images: Iterable[NamedImage] = chain(golden_images(source), load_images(paths))
     with Progress(transient=True) as progress:
@@ -137,10 +156,20 @@ def _compare(
             reference,
             candidate,
             images,
-            tolerance_scale=arguments.tolerance_scale,
-            allowed=arguments.allowed,
+            tolerance_scale=tolerance.scale,
+            allowed=tolerance.allowed,
+            truth=truth,
             on_image=lambda name: progress.update(task, advance=1, description=name),
         )
+
+
+def _tolerance(candidate: Backend, arguments: argparse.Namespace) -> Tolerance:
+    """Of the precision that was named, or of the engine; single values as asked for."""
+    manifest = getattr(candidate, "manifest", None)
+    precision = arguments.precision or getattr(manifest, "precision", "fp32")
+    tolerance = tolerance_of(precision, getattr(manifest, "calibrated", True))
+    chosen = {"scale": arguments.tolerance_scale, "allowed": arguments.allowed}
+    return replace(tolerance, **{k: v for k, v in chosen.items() if v is not None})
 
 
 def _print_report(report: VerifyReport) -> None:
@@ -164,3 +193,10 @@ def _print_report(report: VerifyReport) -> None:
     console.print(f"reference  {report.reference}\ncandidate  {report.candidate}", highlight=False)
     console.print(f"images     {report.images}", highlight=False)
     console.print(table)
+    if (truth := report.truth) is not None:
+        console.print(
+            f"depth error against truth ({truth.images} images): reference "
+            f"{truth.reference_m:.4f} m, candidate {truth.candidate_m:.4f} m, {truth.change:+.3%} "
+            f"(at most {truth.allowed:+.1%}): {'alike' if truth.passed else 'WORSE'}",
+            highlight=False,
+        )

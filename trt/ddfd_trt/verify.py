@@ -13,6 +13,7 @@ from ddfd_ros.core.errors import ContractError, DatasetError
 from ddfd_ros.core.metadata import golden_image
 from ddfd_ros.inference.base import Backend
 from ddfd_trt.parity import ErrorCollector, HeadError
+from ddfd_trt.truth import TruthCollector, TruthError
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff")
 GOLDEN_NAME = "golden"
@@ -30,17 +31,21 @@ class VerifyReport:
         candidate: Runtime and device under test.
         images: Number of images compared.
         heads: One entry per head.
+        truth: What the differences do to the depth error; None where no truth was given.
     """
 
     reference: str
     candidate: str
     images: int
     heads: tuple[HeadError, ...]
+    truth: TruthError | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether every head passed."""
-        return all(item.passed for item in self.heads)
+        """Whether every head passed, and the depth error against truth."""
+        return all(item.passed for item in self.heads) and (
+            self.truth is None or self.truth.passed
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values (an infinite difference becomes the text ``inf``)."""
@@ -57,6 +62,9 @@ class VerifyReport:
             "candidate": self.candidate,
             "images": self.images,
             "heads": heads,
+            "truth": None
+            if self.truth is None
+            else asdict(self.truth) | {"change": self.truth.change, "passed": self.truth.passed},
             "passed": self.passed,
         }
 
@@ -68,6 +76,7 @@ def verify(
     *,
     tolerance_scale: float = 1.0,
     allowed: float = 0.0,
+    truth: TruthCollector | None = None,
     on_image: Callable[[str], None] | None = None,
 ) -> VerifyReport:
     """Run images through two backends and compare every head both have.
@@ -78,6 +87,7 @@ def verify(
         images: Images of any size the models take.
         tolerance_scale: Factor on ``parity.TOLERANCES``, above 1 for reduced precision.
         allowed: Fraction of values that may be beyond the tolerance.
+        truth: Gathers the depth errors of images whose true depth is known.
         on_image: Called with the name of each image when it is done.
 
     Raises:
@@ -89,7 +99,10 @@ def verify(
     collector = ErrorCollector(tolerance_scale, allowed)
     count = 0
     for name, image in images:
-        collector.add(reference.infer(image, heads), candidate.infer(image, heads))
+        expected, got = reference.infer(image, heads), candidate.infer(image, heads)
+        collector.add(expected, got)
+        if truth is not None and "depth_m" in heads:
+            truth.add(name, expected["depth_m"], got["depth_m"])
         count += 1
         if on_image is not None:
             on_image(name)
@@ -100,6 +113,7 @@ def verify(
         candidate=f"{candidate.runtime}: {candidate.device}",
         images=count,
         heads=tuple(collector.results()),
+        truth=None if truth is None else truth.result(),
     )
 
 

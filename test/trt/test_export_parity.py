@@ -1,0 +1,95 @@
+"""Every network with every subset of its heads: the exported graph answers as the network."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from ddfd_ros.core.metadata import golden_image
+from ddfd_ros.inference.onnx_file import keep_outputs
+from ddfd_ros.model import build_network
+from ddfd_ros.model.byte_graph import ByteGraph
+from ddfd_ros.model.networks import NETWORKS
+from ddfd_trt.export_onnx import check_operators, trace_to_onnx
+
+DEPTH_TOLERANCE_M = 1e-3
+OPTIONS = {"ddfd-lite": {"lens": "nyu-8m"}}
+# deddnet takes a depth map beside the image and is not exported by itself.
+ONE_IMAGE = [name for name in sorted(NETWORKS) if name != "deddnet"]
+
+
+@pytest.fixture(scope="module", params=ONE_IMAGE)
+def network(request):
+    torch.manual_seed(11)
+    try:
+        made = build_network(request.param, **OPTIONS.get(request.param, {}))
+    except TypeError as error:
+        pytest.skip(f"{request.param}: {error}")
+    with torch.no_grad():
+        for _ in range(2):
+            made(torch.rand(2, 3, 64, 64))  # so that batch norms are not the identity
+        for item in made.modules():
+            if isinstance(item, torch.nn.BatchNorm2d):
+                item.weight.uniform_(0.7, 1.3)
+                item.bias.uniform_(-0.2, 0.2)
+    wrapped = ByteGraph(made)
+    image = golden_image(64, 96, 3)
+    with torch.no_grad():
+        values = wrapped(torch.from_numpy(image))
+    expected = dict(zip(wrapped.outputs, [value.numpy() for value in values], strict=True))
+    return SimpleNamespace(
+        name=request.param, module=made, image=image, expected=expected, heads=wrapped.outputs
+    )
+
+
+def compare(graph: bytes, network: SimpleNamespace, heads: tuple[str, ...]) -> None:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    assert tuple(item.name for item in session.get_outputs()) == heads
+    for head, got in zip(heads, session.run(None, {"image": network.image}), strict=True):
+        wanted = network.expected[head]
+        assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
+        difference = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+        assert np.isfinite(difference).all()
+        limit = {"depth_m": DEPTH_TOLERANCE_M, "sigma_m": 2e-3, "sharp_rgb": 1.0}.get(head, 1e-2)
+        assert difference.max() <= limit, f"{network.name} {head}: {difference.max()}"
+
+
+def test_every_subset_of_heads(network):
+    """Each subset, as ``ddfd-engine`` and the robot cut it out of the whole."""
+    whole = trace_to_onnx(ByteGraph(network.module), None, None).SerializeToString()
+    sizes = {}
+    for count in range(1, len(network.heads) + 1):
+        for heads in itertools.combinations(network.heads, count):
+            part = keep_outputs(whole, heads)
+            model = onnx.load_model_from_string(part)
+            check_operators(model)
+            compare(part, network, heads)
+            sizes[heads] = len(model.graph.node)
+    for heads, nodes in sizes.items():  # less is computed for fewer heads
+        more = [n for other, n in sizes.items() if set(other) > set(heads)]
+        assert all(nodes < other for other in more)
+
+
+def test_single_heads_traced_on_their_own(network):
+    """As ``ddfd-export --heads`` does it."""
+    alone = {"ddfd-lite": network.heads, "2hded": ("depth_m",)}
+    for head in alone.get(network.name, ()):
+        model = trace_to_onnx(ByteGraph(network.module, [head]), None, None)
+        check_operators(model)
+        compare(model.SerializeToString(), network, (head,))
+
+
+def test_the_shipped_models_hold_only_operators_tensorrt_takes(repository: Path):
+    found = sorted((repository / "models").glob("*.onnx"))
+    assert found
+    for path in found:
+        check_operators(onnx.load(path))
