@@ -11,9 +11,9 @@ from torch import nn
 from ddfd_ros.core.errors import ContractError, ModelLoadError
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
 from ddfd_ros.model import build_network
-from ddfd_ros.model.checkpoint import save_checkpoint
+from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ddfd_training.config import TrainConfig
-from ddfd_training.deblurring import given_depth_step, load_guide
+from ddfd_training.deblurring import given_depth_step, load_guide, main
 from ddfd_training.perceptual import (
     LAYERS,
     VggFeatures,
@@ -147,3 +147,27 @@ def test_the_depth_network_inside_gets_its_weights(tmp_path):
     save_checkpoint(other, small, "deddnet", SMALL, written)
     with pytest.raises(ContractError, match="got those of 'deddnet'"):
         load_guide(network, other)
+
+
+def test_the_depth_network_can_be_taken_out(tmp_path, capsys):
+    torch.manual_seed(6)
+    options = {**SMALL, "depth": "own", "output": "residual"}
+    network = build_network("deddnet", **options).eval()
+    torch.nn.init.normal_(network.tail.weight)
+    contract = ModelContract(
+        FORMAT_VERSION, "deddnet", {}, 1, None, None, 32, ("depth_m", "sharp_rgb"), 0.5, 10.0,
+        None, {}, {}, "",
+    )  # fmt: skip
+    own, given = tmp_path / "own.pt", tmp_path / "given.pt"
+    save_checkpoint(own, network, "deddnet", options, contract)
+    assert main([str(own), str(given)]) == 0
+    alone, contract = load_checkpoint(given)
+    assert contract.outputs == ("sharp_rgb",)
+    assert alone.side_inputs == ("depth_m",)
+    rgb = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(rgb)
+        got = alone(rgb, expected["depth_m"])
+    torch.testing.assert_close(got["sharp_rgb"], expected["sharp_rgb"])
+    assert main([str(given), str(own)]) == 2
+    assert "expected a deddnet with the option depth: own" in capsys.readouterr().err
