@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS
-from ddfd_training.config import TrainConfig, load_config
+from ddfd_training.config import TrainConfig, load_config, load_stages
+from ddfd_training.losses import NAMED_LOSSES
+from ddfd_training.paper_table import paper_data, paper_rows
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training/configs").glob("*.yaml"))
 
@@ -61,3 +63,44 @@ def test_override_needs_an_equals_sign(tmp_path: Path) -> None:
 def test_shipped_recipes_load(path: Path) -> None:
     """Every recipe in the repository is valid, and its run is called like its file."""
     assert load_config(path).name == path.stem
+
+
+def test_stages_inherit_and_chain(tmp_path: Path) -> None:
+    """Each stage changes what it names, starts from the one before, and obeys overrides."""
+    path = _write(
+        tmp_path,
+        """
+name: two
+init: models/start.pt
+optimizer: {name: adam, learning_rate: 1e-3}
+stages:
+  - {name: first, steps: 10, data: {sources: [{dataset: synthetic}]}}
+  - {steps: 20, optimizer: {learning_rate: 1e-4}}
+""",
+    )
+    first, second = load_stages(path, ["data.crop_px=64"])
+    assert (first.name, first.init, first.steps) == ("two-first", "models/start.pt", 10)
+    assert (second.name, second.init, second.steps) == ("two", "@two-first", 20)
+    assert first.data.sources[0].dataset == "synthetic"
+    assert second.data.sources[0].dataset == "nyuv2"
+    assert (second.optimizer.name, second.optimizer.learning_rate) == ("adam", 1e-4)
+    assert first.data.crop_px == second.data.crop_px == 64
+    assert load_config(path) == load_stages(path)[-1]
+    with pytest.raises(ValueError, match=r"stages\[0\]: expected also name"):
+        load_stages(_write(tmp_path, "stages: [{steps: 1}, {steps: 2}]"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_recipes_name_what_exists(path: Path) -> None:
+    """Losses and rows of papers are there, and the rows belong to one test."""
+    for config in load_stages(path):
+        assert config.loss.name in NAMED_LOSSES
+        assert len({row.test for row in paper_rows(config.evaluate.paper)}) <= 1
+
+
+def test_each_row_of_the_papers_networks_has_a_recipe() -> None:
+    """Every experiment of the papers' own networks is a file."""
+    wanted = {row for path in CONFIGS for row in load_config(path).evaluate.paper}
+    own = {name for name in paper_data()["rows"] if name.split("/")[0] in ("d3net", "smoothing")}
+    own |= {"2hded/icip", "2hded/thesis", "2hded/nyu-to-idfd"}
+    assert own <= wanted

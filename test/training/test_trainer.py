@@ -12,7 +12,8 @@ import torch
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.model.checkpoint import load_checkpoint
-from ddfd_training.cli import main, train
+from ddfd_training.augment import augment
+from ddfd_training.cli import main, train, train_stages
 from ddfd_training.config import (
     DataConfig,
     NetworkConfig,
@@ -22,7 +23,8 @@ from ddfd_training.config import (
 )
 from ddfd_training.crops import CropDataset, ImageSet, hold_out, stack_pairs
 from ddfd_training.datasets.base import RgbdSample
-from ddfd_training.optimizers import rate_share
+from ddfd_training.optimizers import build_optimizer, rate_share
+from ddfd_training.sources import open_source
 
 CPU = {"accelerator": "cpu", "devices": 1}
 SMALL = {"widths": [8, 8, 8, 8, 8], "depths": [1, 1, 1, 1, 1], "sharp_width": 8, "sharp_blocks": 1}
@@ -237,3 +239,108 @@ def test_natural_pairs_are_laid_over_each_other() -> None:
     error = np.abs(images.sharp_rgb[0].astype(float) - image)[known]
     assert np.median(error) < 3
     assert not images.sharp_known[1].any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"schedule": "constant"}, [1, 1, 1, 1]),
+        ({"schedule": "steps", "milestones": (0.5, 0.75), "factor": 0.5}, [1, 1, 0.5, 0.25]),
+        ({"schedule": "linear", "milestones": (0.5,), "final_share": 0.1}, [1, 1, 1, 0.55]),
+    ],
+)
+def test_schedules_of_the_papers(settings: dict, expected: list[float]) -> None:
+    """Rates at 0, 25, 50 and 75 % of the training."""
+    wanted = OptimizerConfig(warmup_steps=0, **settings)
+    assert [rate_share(step, 100, wanted) for step in (0, 25, 50, 75)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("name", "first_step"), [("adam", 0.1), ("adamw", 0.1), ("sgd", 0.2)])
+def test_optimisers_take_their_step(name: str, first_step: float) -> None:
+    """From 1 with gradient 2: Adam moves by its rate, SGD by rate times gradient."""
+    weight = torch.nn.Parameter(torch.ones(()))
+    wanted = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.0, warmup_steps=0)
+    built = build_optimizer([weight], wanted, 100)
+    weight.grad = torch.tensor(2.0)
+    built["optimizer"].step()
+    assert float(weight.detach()) == pytest.approx(1 - first_step, abs=1e-5)
+
+
+def test_weight_decay_is_coupled_in_adam_and_not_in_adamw() -> None:
+    """Without a gradient Adam's L2 term becomes a step of the full rate, AdamW's shrinks by it."""
+    ends = {}
+    for name in ("adam", "adamw"):
+        weight = torch.nn.Parameter(torch.ones(()))
+        wanted = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.5, warmup_steps=0)
+        weight.grad = torch.zeros(())
+        built = build_optimizer([weight], wanted, 100)  # the schedule refers to it
+        built["optimizer"].step()
+        ends[name] = float(weight.detach())
+    assert ends == pytest.approx({"adam": 0.9, "adamw": 0.95}, abs=1e-5)
+
+
+def test_wrong_optimisers_are_refused() -> None:
+    weight = [torch.nn.Parameter(torch.ones(()))]
+    with pytest.raises(ValueError, match=r"optimizer\.name: expected one of adamw"):
+        build_optimizer(weight, OptimizerConfig(name="lion"), 10)
+    with pytest.raises(ValueError, match=r"optimizer\.milestones: .*\(0\.7, 0\.5\)"):
+        build_optimizer(weight, OptimizerConfig(milestones=(0.7, 0.5)), 10)
+
+
+def test_stages_follow_each_other(config: TrainConfig, tmp_path: Path) -> None:
+    """The second stage starts from the first one's weights; what is done is not done again."""
+    still = OptimizerConfig(learning_rate=0.0, weight_decay=0.0, warmup_steps=1)
+    first = dataclasses.replace(config, name="tiny-first", steps=3)
+    second = dataclasses.replace(config, steps=3, init="@tiny-first", optimizer=still)
+    path = train_stages([first, second], tmp_path, dict(CPU))
+    assert path == tmp_path / "tiny/tiny.pt"
+    before = tmp_path / "tiny-first/tiny-first.pt"
+    parameters = dict(load_checkpoint(path)[0].named_parameters())
+    for name, value in load_checkpoint(before)[0].named_parameters():
+        torch.testing.assert_close(parameters[name], value)
+    changed = before.stat().st_mtime_ns
+    train_stages([first, second], tmp_path, dict(CPU))
+    assert before.stat().st_mtime_ns == changed
+
+
+def test_sharp_input_is_the_sharp_image(nyuv2_like: Path, config: TrainConfig) -> None:
+    """``input: sharp`` shows the sharp image; a size halves the images and their depth."""
+    source = SourceConfig(root=str(nyuv2_like), input="sharp", size=(213, 280), limit=2)
+    images = open_source(source, config.lens, config.data.cache)
+    assert images.frames == (0, 1)
+    item = images.item(1)
+    assert item["image"].shape == (213, 280, 3)
+    assert item["depth_m"].shape == (213, 280)
+    np.testing.assert_array_equal(item["image"], item["sharp_rgb"])
+    rendered = open_source(
+        dataclasses.replace(source, input="auto"), config.lens.scaled(0.5), config.data.cache
+    )
+    assert np.abs(rendered.item(1)["image"].astype(int) - item["image"]).mean() > 0.3
+    with pytest.raises(DatasetError, match="input: expected one of auto, sharp, rendered"):
+        open_source(dataclasses.replace(source, input="blurry"), config.lens, "unused")
+
+
+def test_augmentation_keeps_image_and_depth_aligned() -> None:
+    """A ramp is image and depth at once: they still agree, but for colour and scale."""
+    ramp = np.broadcast_to(np.linspace(40, 160, 65), (65, 65))
+    rgb = np.repeat(ramp.astype(np.uint8)[..., None], 3, axis=2)
+    item = {
+        "image": rgb,
+        "sharp_rgb": rgb,
+        "depth_m": rgb[..., 0].astype(np.float32),
+        "sharp_known": np.ones((65, 65), dtype=bool),
+    }
+    ratios = []
+    for seed in range(20):
+        changed = augment(item, np.random.default_rng(seed))
+        np.testing.assert_array_equal(changed["image"], changed["sharp_rgb"])
+        assert {key: value.dtype for key, value in changed.items()} == {
+            key: value.dtype for key, value in item.items()
+        }
+        inside = np.isfinite(changed["depth_m"]) & changed["sharp_known"]
+        assert inside.mean() > 0.85
+        ratio = changed["image"][inside].mean(axis=1) / changed["depth_m"][inside]
+        assert ratio.std() < 0.03 * ratio.mean()  # one colour gain times one scale per crop
+        ratios.append(float(ratio.mean()))
+    assert 0.8 <= min(ratios) <= 1.0
+    assert 1.2 <= max(ratios) <= 1.8

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ddfd_training.metrics import growth as depth_growth
+
 Result = dict[str, Any]
 HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "undecided", "not run"
 BOOTSTRAPS = 2000
@@ -173,31 +175,24 @@ class Growth:
 
 def growth(results: Sequence[Result], from_m: float, to_m: float) -> Growth:
     """Fit the error over depth between two depths, pooled over seeds."""
-    squares: dict[float, float] = {}
-    pixels: dict[float, float] = {}
+    squares: dict[tuple[float, float], float] = {}
+    pixels: dict[tuple[float, float], float] = {}
     for result in results:
         for row in test_of(result)["depth_bins"]:
-            middle = 0.5 * (row["from_m"] + row["to_m"])
-            if from_m <= middle <= to_m:
-                squares[middle] = squares.get(middle, 0.0) + row["rmse"] ** 2 * row["pixels"]
-                pixels[middle] = pixels.get(middle, 0.0) + row["pixels"]
-    depths = np.array(sorted(squares))
-    rmse = np.array([math.sqrt(squares[d] / pixels[d]) for d in depths])
-    weights = np.sqrt([pixels[d] for d in depths])
-    power = float(np.polyfit(np.log(depths), np.log(rmse), 1, w=weights)[0])
+            edges = (row["from_m"], row["to_m"])
+            if from_m <= sum(edges) / 2 <= to_m:
+                squares[edges] = squares.get(edges, 0.0) + row["rmse"] ** 2 * row["pixels"]
+                pixels[edges] = pixels.get(edges, 0.0) + row["pixels"]
+    rows = [
+        {"from_m": edges[0], "to_m": edges[1], "pixels": count,
+         "rmse": math.sqrt(squares[edges] / count)}
+        for edges, count in sorted(pixels.items())
+    ]  # fmt: skip
+    fit = depth_growth(rows)
     return Growth(
-        power,
-        _explained(depths**2, rmse, weights),
-        _explained(depths, rmse, weights),
-        tuple(depths.tolist()),
-        tuple(rmse.tolist()),
+        fit["exponent"],
+        fit["r2_quadratic"],
+        fit["r2_linear"],
+        tuple((row["from_m"] + row["to_m"]) / 2 for row in rows),
+        tuple(row["rmse"] for row in rows),
     )
-
-
-def _explained(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
-    """Weighted R^2 of a straight line y over x."""
-    slope, offset = np.polyfit(x, y, 1, w=weights)
-    square = weights**2
-    mean = float((square * y).sum() / square.sum())
-    rest = float((square * (y - slope * x - offset) ** 2).sum())
-    return 1.0 - rest / float((square * (y - mean) ** 2).sum())
