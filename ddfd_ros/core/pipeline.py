@@ -81,13 +81,19 @@ class Pipeline:
         """The view that estimates have; None: that of the camera's image itself."""
         return self.view(height, width) if self.view_options.network_size else None
 
-    def process(self, frame: Frame, heads: Collection[str] | None = None) -> Estimate:
+    def process(
+        self,
+        frame: Frame,
+        heads: Collection[str] | None = None,
+        view_options: ViewOptions | None = None,
+    ) -> Estimate:
         """Answer one frame.
 
         Args:
             frame: The image and its stamps.
             heads: Outputs wanted, None for all. Where the thresholds need ``sigma_m`` it is
                 computed too, and left out of the estimate when nobody asked for it.
+            view_options: For this frame; None: those in force now.
 
         Returns:
             The estimate, of the size of the frame's image or of its ``view``, with the durations
@@ -96,7 +102,7 @@ class Pipeline:
         Raises:
             DdfdError: What the backend or ``view`` raises.
         """
-        thresholds, options = self._thresholds, self.view_options
+        thresholds, options = self._thresholds, view_options or self.view_options
         available = self.backend.contract.outputs
         wanted = set(available if heads is None else heads)
         needed = set(wanted)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddfd_ros.core.types import Estimate, Frame
-from ddfd_ros.core.view import View
+from ddfd_ros.core.view import View, plan_view
 from ddfd_ros.ros.camera import CameraInfoCorrector, PublishedCamera
 from ddfd_ros.ros.camera_infos import CameraInfos, stamp_ns
 from ddfd_ros.ros.decoding import decode_message
-from ddfd_ros.ros.lens import blank_depth, camera_lens, judge_lens
+from ddfd_ros.ros.lens import blank_depth, camera_lens, judge_lens, view_options
 from ddfd_ros.ros.model import LoadedModel
 from ddfd_ros.ros.outputs import CLOUD, Messages, Outputs
 from ddfd_ros.ros.parameters import NodeParameters
@@ -89,33 +89,37 @@ class Answers:
             DdfdError: The frame cannot be answered.
         """
         start_ns = time.monotonic_ns()
-        header, pipeline = job.message.header, model.pipeline
+        header = job.message.header
         demand = outputs.demand()
         if not demand:
             return None
         image = decode_message(job.message)
         self._statistics.look_at(image)
         decoded_ns = time.monotonic_ns()
-        height, width = image.shape[:2]
-        view = pipeline.published_view(height, width)
+        size = image.shape[:2]
+        # Of these parameters, not of the pipeline's: they may change while the frame is computed.
+        options = view_options(parameters)
+        seen = plan_view(*size, model.contract, options)
+        view = seen if options.network_size else None
         wants_cloud = CLOUD in demand
-        if wants_cloud and not self._calibrated((height, width), view):
+        if wants_cloud and not self._calibrated(size, view):
             demand = demand.without(CLOUD)
         heads = demand.heads(outputs.heads, parameters)
         if not heads:
-            camera = self._camera(header, (height, width), view, parameters, wants_cloud)
+            camera = self._camera(header, size, view, parameters, wants_cloud)
             return Answer(self._products.infos(demand, camera, header), None, {})
         lens = camera_lens(parameters).lens()
         frame = Frame(image, stamp_ns(header.stamp), header.frame_id, job.received_ns, lens)
-        estimate = pipeline.process(frame, heads)
+        estimate = model.pipeline.process(frame, heads, options)
         computed_ns = time.monotonic_ns()
         # After the model: by now the camera_info of this very image has come.
-        camera = self._camera(header, (height, width), view, parameters, wants_cloud)
-        estimate = self._guarded(estimate, camera, model, parameters, (height, width))
-        seen = image if view is None else view.to_network(image)
+        camera = self._camera(header, size, view, parameters, wants_cloud)
+        estimate = self._guarded(estimate, camera, model, parameters, seen)
+        if CLOUD in demand and parameters.cloud_color == "image" and view is not None:
+            image = view.to_network(image)
         # camera_info first: a consumer that pairs by stamp has it when the image arrives.
         messages = self._products.infos(demand, camera, header) | self._products.images(
-            demand, FrameResult(estimate, seen, camera, header), model.contract, parameters
+            demand, FrameResult(estimate, image, camera, header), model.contract, parameters
         )
         stages_ms = {
             "queue": (start_ns - job.received_ns) / 1e6,
@@ -161,13 +165,13 @@ class Answers:
         camera: PublishedCamera,
         model: LoadedModel,
         parameters: NodeParameters,
-        size: tuple[int, int],
+        view: View,
     ) -> Estimate:
         """Compare the lens with the model's, and blank the depth if that is asked for."""
-        view = model.pipeline.view(*size)
         focal_length_px = 0.0
         if camera.camera is not None:  # of the published pixels: brought back to the camera's
-            published_scale = 1.0 if camera.size == size else view.scales[0]
+            published = parameters.output_size == "network"
+            published_scale = view.scales[0] if published else 1.0
             focal_length_px = camera.camera.k[0] / published_scale
         verdict = judge_lens(model.contract.lens, parameters, focal_length_px, view)
         if verdict.problem and verdict.problem != self.lens_problem:

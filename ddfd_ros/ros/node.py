@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from ddfd_ros.core.errors import DdfdError, InferenceError
@@ -21,6 +18,7 @@ from ddfd_ros.ros.bond import NodeBond, make_bond
 from ddfd_ros.ros.diagnostics import NodeStatus, diagnostics
 from ddfd_ros.ros.environment import active_profile
 from ddfd_ros.ros.inputs import Inputs
+from ddfd_ros.ros.lifecycle import answer_impossible_transitions, transition
 from ddfd_ros.ros.outputs import Outputs
 from ddfd_ros.ros.parameters import declare
 from ddfd_ros.ros.reporter import Reporter
@@ -30,27 +28,6 @@ from ddfd_ros.ros.throttle import ThrottledLog
 
 DEFAULT_NAME = "ddfd"
 _STOP_TIMEOUT_S = 1.0
-
-
-def _transition(method: Callable[[DdfdNode], None]) -> Callable[..., TransitionCallbackReturn]:
-    """Turn errors into the state machine's answers, with the reason in the log.
-
-    rclpy swallows what a transition callback raises, without a word.
-    """
-
-    @functools.wraps(method)
-    def guarded(self: DdfdNode, state: Any) -> TransitionCallbackReturn:
-        try:
-            method(self)
-        except DdfdError as error:
-            self.get_logger().error(f"{method.__name__[3:]} failed: {error}")
-            return TransitionCallbackReturn.FAILURE
-        except Exception:
-            self.get_logger().error(f"{method.__name__} raised:\n{traceback.format_exc()}")
-            return TransitionCallbackReturn.ERROR
-        return TransitionCallbackReturn.SUCCESS
-
-    return guarded
 
 
 class DdfdNode(LifecycleNode):
@@ -82,7 +59,7 @@ class DdfdNode(LifecycleNode):
         self._log = ThrottledLog()
         self._platform = PlatformMonitor()
         self._configuring_since = time.monotonic()
-        self._answer_impossible_transitions()
+        answer_impossible_transitions(self)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: with use_sim_time the node's own stands still until the first /clock.
@@ -101,7 +78,7 @@ class DdfdNode(LifecycleNode):
         """The lifecycle state's label."""
         return str(self._state_machine.current_state[1])
 
-    @_transition
+    @transition
     def on_configure(self) -> None:
         """Load, verify and warm up the model; advertise the topics of its heads."""
         self._load_error = ""
@@ -125,7 +102,7 @@ class DdfdNode(LifecycleNode):
             f"ms per frame; ready after {time.monotonic() - start:.1f} s"
         )
 
-    @_transition
+    @transition
     def on_activate(self) -> None:
         """Subscribe to the camera."""
         runner = self._runner
@@ -138,24 +115,24 @@ class DdfdNode(LifecycleNode):
         )
         self._bond = make_bond(self, self._settings.bond_heartbeat_period_s)
 
-    @_transition
+    @transition
     def on_deactivate(self) -> None:
         """Leave the camera's topics."""
         self._leave()
         if self._runner is not None:
             self._runner.deactivate()
 
-    @_transition
+    @transition
     def on_cleanup(self) -> None:
         """Free the model and withdraw the topics."""
         self._release()
 
-    @_transition
+    @transition
     def on_shutdown(self) -> None:
         """Free everything, from any state."""
         self._release()
 
-    @_transition
+    @transition
     def on_error(self) -> None:
         """Free everything; the node is unconfigured afterwards."""
         self._release()
@@ -196,28 +173,6 @@ class DdfdNode(LifecycleNode):
         self.destroy_timer(timer)
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
-
-    def _answer_impossible_transitions(self) -> None:
-        """Answer an impossible transition request with a refusal.
-
-        rclpy lets the error fly out of spin() and never answers the client.
-        """
-        service = self._service_change_state
-        change_state = service.callback
-
-        def answer(request: Any, response: Any) -> Any:
-            try:
-                return change_state(request, response)
-            except rclpy_implementation.RCLError:
-                possible = [item[1] for item in self._state_machine.available_transitions]
-                wanted = request.transition.label or request.transition.id
-                self.get_logger().warning(
-                    f"transition: expected one of {possible} in state {self.state}, got {wanted}"
-                )
-                response.success = False
-                return response
-
-        service.callback = answer
 
     def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
         values = {change.name: change.value for change in changes}

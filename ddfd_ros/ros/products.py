@@ -28,7 +28,8 @@ class FrameResult:
 
     Attributes:
         estimate: What the network says, at the published size.
-        image_rgb: uint8 ``[H, W, 3]``, the camera's image at the published size.
+        image_rgb: uint8 ``[H, W, 3]``, the camera's image, at the published size where a cloud
+            takes its colours from it.
         camera: Of the published pixels.
         header: Of the camera's message; goes to every output.
     """

@@ -16,7 +16,6 @@ from ddfd_ros.ros import diagnostics
 from ddfd_ros.ros.answers import Answer, Answers, Job
 from ddfd_ros.ros.camera_infos import stamp_ns
 from ddfd_ros.ros.engine_keeper import EngineKeeper, EngineStatus, keep_engine
-from ddfd_ros.ros.lens import view_options
 from ddfd_ros.ros.model import LoadedModel, load_model, thresholds
 from ddfd_ros.ros.outputs import Outputs
 from ddfd_ros.ros.parameters import NodeParameters
@@ -102,7 +101,6 @@ class Runner:
         """
         if self.model is not None:
             self.model.pipeline.thresholds = thresholds(parameters)
-            self.model.pipeline.view_options = view_options(parameters)
         self.parameters = parameters
 
     def activate(self) -> None:
@@ -167,7 +165,6 @@ class Runner:
                 raise InferenceError("loading the model: cancelled")
 
         self.model = load_model(self.parameters, check)
-        self.model.pipeline.view_options = view_options(self.parameters)
         return self.model
 
     def _process(self, model: LoadedModel, job: Job) -> Answer | None:

@@ -1,0 +1,61 @@
+"""What changes while a frame is computed must not tear its outputs apart."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+
+from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.pipeline import Pipeline
+from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.core.view import ViewOptions
+from ddfd_ros.ros.answers import Answers, Job
+from ddfd_ros.ros.outputs import CLOUD, TOPICS, Demand
+from ddfd_ros.ros.parameters import NodeParameters
+from ddfd_ros.ros.statistics import Statistics
+
+HEIGHT, WIDTH = 48, 64
+LENS = LensConfig(2e-3, 2.8, 8.0, 20e-6)
+
+
+class Changing:
+    """A backend during whose work the pipeline's view changes."""
+
+    contract = ModelContract(
+        1, "table", {}, 1, None, None, 1, ("depth_m",), 0.5, 10.0, LENS, {}, {}, ""
+    )
+
+    def infer(self, image, heads=None, timings_ms=None):
+        self.pipeline.view_options = ViewOptions(network_size=False)
+        return {"depth_m": np.full(image.shape[:2], 2.0, np.float32)}
+
+
+def test_one_frame_goes_by_one_set_of_parameters(tools):
+    backend = Changing()
+    backend.pipeline = Pipeline(backend)
+    model = SimpleNamespace(pipeline=backend.pipeline, contract=backend.contract)
+    image, info = TOPICS["depth_m"]
+    outputs = SimpleNamespace(
+        heads=("depth_m",), demand=lambda: Demand(frozenset({image, info, CLOUD}))
+    )
+    warnings = []
+    answers = Answers(warnings.append, Statistics())
+    camera = CameraInfo(width=WIDTH, height=HEIGHT)
+    camera.k = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
+    answers.camera_infos.add(camera)
+    job = Job(tools.image_message(tools.picture(HEIGHT, WIDTH)), time.monotonic_ns())
+    half = NodeParameters(camera_pixel_pitch_um=10.0, output_size="network")
+    whole = replace(half, output_size="input")
+    for parameters, size in ((half, (24, 32)), (whole, (48, 64)), (half, (24, 32))):
+        sent = answers.answer(job, model, parameters, outputs).messages
+        assert list(sent)[0] == info  # before its image
+        assert (sent[image].height, sent[image].width) == size
+        assert (sent[info].height, sent[info].width) == size
+        assert sent[info].k[0] == 60.0 * size[0] / HEIGHT
+        assert sent[CLOUD].width == (size[0] // 4) * (size[1] // 4)
+    assert len(warnings) == 1  # the focal length that K implies
+    assert "focal length 2 mm, got 0.6 mm" in warnings[0]
