@@ -24,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -133,15 +134,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "warm_up_height": str(options.height),
         "warm_up_width": str(options.width),
         "diagnostics_period_s": "0.5",
+        "compressed_output": str(options.everything).lower(),
     }
-    pictures = [f.image_rgb for f in camera_frames(options.height, options.width)]
+    pictures = [np.asarray(f.image_rgb) for f in camera_frames(options.height, options.width)]
     ends: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(ros_environment(Path(folder)))
         result: dict[str, Any] = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             network = Network()
-            stream = Stream(network, "", pictures)
+            stream = Stream(network, "", pictures, options.everything)
             network.start()
             log = Path(folder) / f"{number.name}.log"
             options.console.print(
@@ -159,6 +161,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "model": model.name,
         "width": options.width,
         "height": options.height,
+        "everything": options.everything,
         "ends": ends,
     }
     return result | {"checks": checks(result, options.rate)}
@@ -195,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--rate", type=float, default=30.0, help="frames per second offered")
     add("--width", type=int, default=640)
     add("--height", type=int, default=480)
+    add("--everything", action="store_true", help="listen to cloud, preview and JPEG, too")
     add("--out", type=Path, default=RESULTS, help="folder for JSON and plot")
     options = parser.parse_args(arguments)
     options.console = Console()

@@ -56,9 +56,13 @@ def figures(
         for topic, found in record.answers.items()
     }
     topics = {topic: _topic(found, known) for topic, found in answers.items() if found}
-    main = max(topics, key=lambda topic: topics[topic]["answers"], default="")
-    # A topic's own age: until the middleware took the message over, by the publisher's clock.
+    main = next(iter(topics), "")  # depth, where the model has it
+    # From the camera's stamp until the middleware took the message over, by its own time stamp.
     ages = np.array([(at - stamp) / 1e6 for stamp, at in answers.get(main, []) if stamp in known])
+    complete: dict[int, int] = {}
+    for stamp, at in (pair for found in answers.values() for pair in found if pair[0] in known):
+        complete[stamp] = max(at, complete.get(stamp, 0))
+    last_ages = np.array([(at - stamp) / 1e6 for stamp, at in complete.items()])
     stages = [values for stamp, values in record.stages_ms.items() if stamp in known]
     return {
         "offered_hz": (len(sent) - 1) / span_s,
@@ -66,7 +70,9 @@ def figures(
         "answered_hz": len(ages) / span_s,
         "frames": _books(len(sent), before, after),
         "topics": topics,
+        "age_of": main,
         "age_ms": _spread(ages),
+        "age_of_last_topic_ms": _spread(last_ages),
         "infer_ms": _spread(np.array([values["infer"] for values in stages])),
         "subscription_to_publication_ms": _spread(np.array([v["total"] for v in stages])),
         "memory": _memory(memory) if memory else {},

@@ -21,10 +21,17 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 IMAGES = ("depth/image_rect", "all_in_focus/image", "uncertainty/image")
-"""Output images that are listened to, where the model has them."""
+"""Output images that are listened to, where the model has them; each with its camera_info."""
+
+FURTHER = {
+    "points": PointCloud2,
+    "depth/color": Image,
+    "all_in_focus/image/compressed": CompressedImage,
+}
+"""Outputs that cost more, listened to on demand."""
 
 _STAMP = struct.Struct("<iI")
 _SETTLE_S = 10.0
@@ -54,9 +61,16 @@ class Stream:
         network: Shared by the streams of a process.
         namespace: Of the node, empty for none.
         pictures: uint8 ``[H, W, 3]`` RGB, sent in turn.
+        everything: Whether to listen to the topics of ``FURTHER``, too.
     """
 
-    def __init__(self, network: Network, namespace: str, pictures: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        namespace: str,
+        pictures: Sequence[np.ndarray],
+        everything: bool = False,
+    ) -> None:
         self.record = Record()
         self._node = network.node
         prefix = f"/{namespace}/" if namespace else "/"
@@ -66,10 +80,12 @@ class Stream:
         self._messages = [_message(rgb) for rgb in pictures]
         height, width = pictures[0].shape[:2]
         self._info = _camera_info(height, width)
-        for topic in IMAGES:
+        kinds: dict[str, Any] = dict.fromkeys(IMAGES, Image)
+        kinds |= {topic.rpartition("/")[0] + "/camera_info": CameraInfo for topic in IMAGES}
+        for topic, kind in (kinds | (FURTHER if everything else {})).items():
             kept = self.record.answers.setdefault(topic, [])
             self._node.create_subscription(
-                Image, f"{prefix}{topic}", _keeper(kept), QoSProfile(depth=10), raw=True
+                kind, f"{prefix}{topic}", _keeper(kept), QoSProfile(depth=10), raw=True
             )
         self._node.create_subscription(DiagnosticArray, f"{prefix}latency", self._on_latency, 50)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)

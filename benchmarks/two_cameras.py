@@ -52,7 +52,7 @@ def measure(names: Sequence[str], options: argparse.Namespace, folder: Path) -> 
     Raises:
         SoakError: A node does not start, or ends by itself.
     """
-    pictures = [f.image_rgb for f in camera_frames(options.height, options.width)]
+    pictures = [np.asarray(f.image_rgb) for f in camera_frames(options.height, options.width)]
     parameters = {
         "model_path": str(choose_model(options.model, "").resolve()),
         "runtime": options.runtime,
