@@ -46,6 +46,7 @@ def benchmarks(seconds: float, models: Sequence[str]) -> list[Benchmark]:
         runtimes = ("onnxruntime", "openvino") if _has_openvino() else ("onnxruntime",)
         arguments = ("--model", models[0], "--runtime", *runtimes, "--seconds", str(seconds))
         found.append(Benchmark("node_throughput", arguments))
+    found.append(Benchmark("gpu", gpu=True))
     return found
 
 

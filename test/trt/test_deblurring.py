@@ -16,6 +16,8 @@ from ddfd_ros.inference.base import BackendOptions, ParityError
 from ddfd_ros.inference.deblur_stage import DeblurStage, TwoStageBackend
 from ddfd_ros.model import build_network
 from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from ddfd_training.evaluate_deblur import with_deblurring
+from ddfd_training.evaluate_items import Item
 from ddfd_trt.export_onnx import export_onnx
 
 SMALL = {"channels": 8, "depth_channels": 4, "branches": [1]}
@@ -87,6 +89,26 @@ def test_two_models_are_one_backend(folder):
         assert both.self_test()["checked"]
         assert both.takes(64, 96)
         assert both.warm_up(64, 96) > 0
+
+
+def test_evaluation_tells_whose_depth_is_asked_for(folder):
+    first = open_backend(folder / "first.onnx", "onnxruntime", threads=1)
+    options = BackendOptions(threads=1)
+    path = str(folder / "given.onnx")
+    stage = DeblurStage(path, options=options)
+    image = golden_image(64, 96, 3)
+    depth_m = np.full((64, 96), 0.6, np.float32)
+    own = first.infer(image)["depth_m"]
+    for depth, told in (("model", own), ("data", depth_m), ("none", depth_m * np.nan)):
+        model, items = with_deblurring(first, path, depth, [Item("a", image, depth_m)], options)
+        answers = [model.infer(item.image_rgb) for item in items]
+        assert len(answers) == 1
+        np.testing.assert_array_equal(answers[0]["sharp_rgb"], stage.sharpen(image, told))
+        np.testing.assert_array_equal(answers[0]["depth_m"], own)
+    assert with_deblurring(first, "", "model", [], options) == (first, [])
+    model, _ = with_deblurring(first, path, "data", [], options)
+    with pytest.raises(ContractError, match="depth from the data set: expected"):
+        model.infer(image)
 
 
 def test_own_depth_is_one_graph_like_any_other(folder):
