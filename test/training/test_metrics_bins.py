@@ -25,7 +25,7 @@ def maps(seed: int, shape: tuple[int, int] = (9, 11)) -> tuple[np.ndarray, np.nd
 
 
 def loop(pairs: list[tuple[np.ndarray, np.ndarray]], low: float, high: float) -> dict[str, float]:
-    errors, ratios, per_image = [], [], []
+    errors, ratios, close, per_image = [], [], [], []
     for pred, true in pairs:
         here = []
         for p, t in zip(pred.flat, true.flat, strict=True):
@@ -33,15 +33,17 @@ def loop(pairs: list[tuple[np.ndarray, np.ndarray]], low: float, high: float) ->
                 continue
             here.append(p - t)
             ratios.append(abs(p - t) / t)
+            close.append(max(p / t, t / max(p, 1e-3)) < 1.25)
         errors += here
         if here:
             per_image.append(math.sqrt(np.mean(np.square(here))))
     return {
         "pixels": len(errors),
         "rmse": math.sqrt(np.mean(np.square(errors))),
-        "mae": float(np.mean(np.abs(errors))),
-        "bias": float(np.mean(errors)),
+        "mae_m": float(np.mean(np.abs(errors))),
+        "bias_m": float(np.mean(errors)),
         "abs_rel": float(np.mean(ratios)),
+        "delta1": float(np.mean(close)),
         "rmse_mean_over_images": float(np.mean(per_image)),
     }
 

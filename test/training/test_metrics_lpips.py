@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -136,6 +137,27 @@ def test_without_weights_the_error_says_where_they_belong(tmp_path: Path, monkey
     wrong = fake_weights("squeeze", tmp_path)
     with pytest.raises(ModelLoadError, match="weights of torchvision's alex"):
         Lpips("alex", wrong)
+
+
+def test_an_evaluation_names_the_network(tmp_path: Path):
+    from ddfd_training.evaluate import evaluate
+    from ddfd_training.evaluate_items import Item
+
+    rng = np.random.default_rng(0)
+    sharp, image = rng.integers(0, 256, (2, 40, 44, 3), np.uint8)
+    item = Item("a", image, np.full((40, 44), np.nan, np.float32), sharp)
+
+    class Perfect:
+        def infer(self, image_rgb: np.ndarray, heads: object = None) -> dict[str, np.ndarray]:
+            return {"sharp_rgb": sharp}
+
+    path = fake_weights("squeeze", tmp_path)
+    result = evaluate(Perfect(), [item], lpips=Lpips("squeeze", path))["all_in_focus"]
+    assert result["output"]["lpips_squeeze"] == 0
+    pair = [torch.tensor(x / 255).permute(2, 0, 1)[None].float() for x in (image, sharp)]
+    assert result["input"]["lpips_squeeze"] == pytest.approx(
+        reference("squeeze", path, *pair)[0], rel=1e-4
+    )
 
 
 def test_bad_arguments_are_refused(tmp_path: Path):

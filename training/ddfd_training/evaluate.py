@@ -12,12 +12,13 @@ import numpy as np
 
 from ddfd_training.evaluate_items import Item
 from ddfd_training.evaluate_truths import TruthTable
-from ddfd_training.metrics import DepthTable, edge_kld, image_metrics, sigma_metrics
+from ddfd_training.metrics import DepthBins, DepthTable, Lpips, edge_kld, sigma_metrics
+from ddfd_training.metrics import ImageTable as QualityTable
 from ddfd_training.metrics_defocus import DefocusTable
 from ddfd_training.metrics_sigma import COVERAGE_LEVELS, laplace_half_width_m
 
-BIN_M = 0.5
-BINS = 20
+BIN_EDGES_M = np.arange(0.0, 10.5, 0.5)
+"""Borders of the bins by true depth."""
 
 
 class Model(Protocol):
@@ -43,44 +44,6 @@ class ConstantDepth:
         return {"depth_m": np.full(image.shape[:2], self.value_m, np.float32)}
 
 
-class DepthBins:
-    """Errors by true depth, in steps of half a metre up to 10 m."""
-
-    def __init__(self) -> None:
-        self._sums = np.zeros((6, BINS))
-
-    def add(self, pred_m: np.ndarray, target_m: np.ndarray) -> None:
-        """Count one image."""
-        known = np.isfinite(target_m) & (target_m > 0) & (target_m <= BIN_M * BINS)
-        pred, target = pred_m[known].astype(np.float64), target_m[known].astype(np.float64)
-        index = np.minimum((target / BIN_M).astype(np.int64), BINS - 1)
-        error = pred - target
-        ratio = np.maximum(pred / target, target / np.maximum(pred, 1e-3))
-        columns = (np.ones_like(error), error, error**2, np.abs(error), np.abs(error) / target)
-        for row, values in enumerate((*columns, ratio < 1.25)):
-            self._sums[row] += np.bincount(index, weights=values, minlength=BINS)
-
-    def result(self) -> list[dict[str, float]]:
-        """One row for each bin with pixels."""
-        rows = []
-        for index in range(BINS):
-            count, error, square, absolute, relative, within = self._sums[:, index]
-            if count:
-                rows.append(
-                    {
-                        "from_m": index * BIN_M,
-                        "to_m": (index + 1) * BIN_M,
-                        "pixels": int(count),
-                        "bias_m": error / count,
-                        "rmse": math.sqrt(square / count),
-                        "mae_m": absolute / count,
-                        "abs_rel": relative / count,
-                        "delta1": within / count,
-                    }
-                )
-        return rows
-
-
 @dataclass
 class _Means:
     """Rows of numbers, averaged over images; NaN and infinite values do not count."""
@@ -101,9 +64,10 @@ class _Means:
 class ImageTable:
     """Quality of the all-in-focus image and of the input, against the sharp truth."""
 
-    def __init__(self) -> None:
+    def __init__(self, lpips: Lpips | None) -> None:
+        self._lpips = lpips
         self._means = {"input": _Means(), "output": _Means()}
-        self._mean_squares: dict[str, list[float]] = {"input": [], "output": []}
+        self._quality = {"input": QualityTable(), "output": QualityTable()}
 
     def add(self, item: Item, sharp_rgb: np.ndarray) -> None:
         """Count one image; one without a sharp truth is left out."""
@@ -111,9 +75,10 @@ class ImageTable:
             return
         truth = item.sharp_rgb[item.box]
         for key, image in (("input", item.image_rgb), ("output", sharp_rgb)):
-            row = image_metrics(image[item.box], truth, data_range=255.0)
+            row = self._quality[key].add(image[item.box], truth, data_range=255.0)
+            if self._lpips is not None:
+                row[f"lpips_{self._lpips.net}"] = self._lpips.of_bytes(image[item.box], truth)
             self._means[key].rows.append(row)
-            self._mean_squares[key].append(10 ** (-row["psnr"] / 10))
 
     def result(self) -> dict[str, Any] | None:
         """Means over images, PSNR of the mean square over all of them, and the gain over input."""
@@ -121,9 +86,8 @@ class ImageTable:
             return None
         result: dict[str, Any] = {"images": len(self._means["input"].rows)}
         for key, means in self._means.items():
-            mean_square = float(np.mean(self._mean_squares[key]))
-            pooled = -10 * math.log10(mean_square) if mean_square > 0 else math.inf
-            result[key] = means.result() | {"psnr_over_pixels": pooled}
+            pooled = self._quality[key].result()["over_pixels"]
+            result[key] = means.result() | {f"{k}_over_pixels": v for k, v in pooled.items()}
         result["gain"] = {
             key: result["output"][key] - result["input"][key]
             for key in ("psnr", "ssim", "psnr_over_pixels")
@@ -168,13 +132,21 @@ class Evaluation:
     Args:
         sensor_range_m: Report the depth errors up to this depth separately; ``None``: do not.
         edges: Also compute the edge divergence (0.1 s an image).
+        lpips: Also compute this perceptual distance of the all-in-focus image.
     """
 
-    def __init__(self, sensor_range_m: float | None = None, *, edges: bool = True) -> None:
+    def __init__(
+        self,
+        sensor_range_m: float | None = None,
+        *,
+        edges: bool = True,
+        lpips: Lpips | None = None,
+    ) -> None:
         self._sensor_range_m = sensor_range_m
         self._edges = edges
         self._depth, self._near = DepthTable(), DepthTable()
-        self._bins, self._images, self._sigma = DepthBins(), ImageTable(), SigmaTable()
+        self._bins = DepthBins(BIN_EDGES_M.tolist())
+        self._images, self._sigma = ImageTable(lpips), SigmaTable()
         self._defocus, self._truths = DefocusTable(), TruthTable()
         self._edge_kld, self._notes = _Means(), _Means()
         self._infer_ms: list[float] = []
@@ -210,7 +182,9 @@ class Evaluation:
         result: dict[str, Any] = {"images": self._count}
         if depth["images"]:
             result["depth"] = depth | self._edge_kld.result()
-            result["depth_bins"] = self._bins.result()
+            bins = self._bins.result()
+            result["depth_bins"] = [row for row in bins["bins"] if row["pixels"]]
+            result["depth_growth"] = bins["growth"]
             if self._sensor_range_m is not None:
                 near = {"up_to_m": self._sensor_range_m} | self._near.result()
                 result["depth_within_sensor_range"] = near
@@ -235,6 +209,7 @@ def evaluate(
     sensor_range_m: float | None = None,
     *,
     edges: bool = True,
+    lpips: Lpips | None = None,
 ) -> dict[str, Any]:
     """Run ``model`` over ``items``.
 
@@ -243,13 +218,14 @@ def evaluate(
         items: Images with truth.
         sensor_range_m: Report the depth errors up to this depth separately.
         edges: Also compute the edge divergence.
+        lpips: Also compute this perceptual distance of the all-in-focus image.
 
     Returns:
-        Nested dicts of numbers: ``depth`` (means over images and over pixels), ``depth_bins``,
-        ``all_in_focus`` (input, output, gain), ``sigma``, ``defocus`` (where the lens is known),
-        ``preparation``, ``infer_ms``.
+        Nested dicts of numbers: ``depth`` (means over images and over pixels), ``depth_bins`` and
+        how the error grows over them (``depth_growth``), ``all_in_focus`` (input, output, gain),
+        ``sigma``, ``defocus`` (where the lens is known), ``preparation``, ``infer_ms``.
     """
-    evaluation = Evaluation(sensor_range_m, edges=edges)
+    evaluation = Evaluation(sensor_range_m, edges=edges, lpips=lpips)
     for item in items:
         start = time.perf_counter()
         outputs = model.infer(item.image_rgb)

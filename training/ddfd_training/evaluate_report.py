@@ -75,7 +75,8 @@ def _image_table(part: dict[str, Any]) -> Table:
         title=f"All-in-focus image, {part['images']} images with a sharp truth",
         title_justify="left",
     )
-    for name in ("", "PSNR, images [dB]", "PSNR, pixels [dB]", "SSIM", "MAE"):
+    learned = [name for name in part["output"] if name.startswith("lpips_")]
+    for name in ("", "PSNR, images [dB]", "PSNR, pixels [dB]", "SSIM", "MAE", *learned):
         table.add_column(escape(name), justify="right")
     for name in ("input", "output", "gain"):
         row = part[name]
@@ -85,6 +86,7 @@ def _image_table(part: dict[str, Any]) -> Table:
             _number(row["psnr_over_pixels"], 2),
             _number(row["ssim"]),
             _number(row.get("mae")),
+            *(_number(row.get(key)) for key in learned),
         )
     return table
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ddfd_training.metrics_depth import valid_pair
+from ddfd_training.metrics_depth import DELTA, MIN_DEPTH_M, valid_pair
 
 DEPTH_EDGES_M = tuple(float(edge) for edge in range(11))
 """Borders of D3-Net's bins: 0 to 10 m in metres."""
-_SUMS = ("pixels", "error", "square", "absolute", "relative")
-BIN_METRICS = ("rmse", "mae", "bias", "abs_rel")
+_SUMS = ("pixels", "error", "square", "absolute", "relative", "within")
 
 
 class DepthBins:
@@ -51,8 +50,11 @@ class DepthBins:
         inside = (place >= 0) & (place < count)
         self._outside += int(target.size - np.count_nonzero(inside))
         place, target = place[inside], target[inside].astype(np.float64)
-        error = pred[inside].astype(np.float64) - target
-        columns = (np.ones_like(error), error, error**2, np.abs(error), np.abs(error) / target)
+        pred = pred[inside].astype(np.float64)
+        error = pred - target
+        columns: list[np.ndarray] = [np.ones_like(error), error, error**2]
+        columns += [np.abs(error), np.abs(error) / target]
+        columns.append(np.maximum(pred / target, target / np.maximum(pred, MIN_DEPTH_M)) < DELTA)
         self._images.append(
             np.stack([np.bincount(place, values, minlength=count) for values in columns])
         )
@@ -62,9 +64,10 @@ class DepthBins:
 
         Returns:
             ``bins``: for each, ``from_m``, ``to_m``, ``pixels``, ``share`` of all pixels, and over
-            its pixels ``rmse``, ``mae``, ``bias`` (mean of prediction minus truth) in metres and
-            ``abs_rel``; ``rmse_mean_over_images`` is the mean of its images' rms. NaN where a bin
-            is empty. Further ``pixels``, ``pixels_outside`` and ``growth`` (:func:`growth`).
+            its pixels ``rmse``, ``mae_m``, ``bias_m`` (mean of prediction minus truth) in metres,
+            ``abs_rel`` and ``delta1``; ``rmse_mean_over_images`` is the mean of its images' rms.
+            NaN where a bin is empty. Further ``images``, ``pixels``, ``pixels_outside`` and
+            ``growth`` (:func:`growth`).
         """
         shape = (len(_SUMS), len(self.edges_m) - 1)
         sums = np.sum(self._images, axis=0) if self._images else np.zeros(shape)
@@ -82,9 +85,10 @@ class DepthBins:
                     "pixels": int(pixels[i]),
                     "share": float(pixels[i] / max(pixels.sum(), 1)),
                     "rmse": float(np.sqrt(means[1, i])),
-                    "mae": float(means[2, i]),
-                    "bias": float(means[0, i]),
+                    "mae_m": float(means[2, i]),
+                    "bias_m": float(means[0, i]),
                     "abs_rel": float(means[3, i]),
+                    "delta1": float(means[4, i]),
                     "rmse_mean_over_images": float(np.mean(each)) if each else float("nan"),
                 }
             )

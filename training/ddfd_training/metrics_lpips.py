@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -153,6 +154,14 @@ class Lpips(nn.Module):
             difference = (_unit(x) - _unit(y)).square()
             total = total + (difference * weight).sum(dim=1).mean(dim=(1, 2))
         return total
+
+    def of_bytes(self, pred: np.ndarray, target: np.ndarray) -> float:
+        """Distance of two images uint8 ``[H, W, 3]``; errors as :meth:`forward`."""
+        both = [
+            torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+            for image in (pred, target)
+        ]
+        return float(self(*both))
 
     def _tapped(self, image: Tensor) -> list[Tensor]:
         x = (2.0 * image - 1.0 - self.shift) / self.scale
