@@ -116,6 +116,7 @@ LAYERS = (
         modules={
             # To score exported models as the robot runs them.
             "evaluate_cli": frozenset({"ddfd_ros.inference"}),
+            "evaluate_deblur": frozenset({"ddfd_ros.inference"}),
         },
         absent=frozenset({*ROS, *GPU}),
         needs=("torch", "lightning"),
