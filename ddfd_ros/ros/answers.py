@@ -96,10 +96,11 @@ class Answers:
         image = decode_message(job.message)
         self._statistics.look_at(image)
         decoded_ns = time.monotonic_ns()
-        size = image.shape[:2]
+        height, width = image.shape[:2]
+        size = (height, width)
         # Of these parameters, not of the pipeline's: they may change while the frame is computed.
         options = view_options(parameters)
-        seen = plan_view(*size, model.contract, options)
+        seen = plan_view(height, width, model.contract, options)
         view = seen if options.network_size else None
         wants_cloud = CLOUD in demand
         if wants_cloud and not self._calibrated(size, view):
