@@ -15,7 +15,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 # Packages that do not lie at the top level: where each one's folder is.
 PACKAGE_ROOTS = {"ddfd_training": "training", "ddfd_trt": "trt", "ddfd_demo": "demo"}
-SHARED_FOLDERS = ("launch", "config", "rviz", "models")
+SHARED_FOLDERS = ("launch", "config", "rviz", "foxglove", "models")
 
 
 def manifest(tag: str) -> str:
@@ -86,9 +86,11 @@ setup(
     entry_points={
         "console_scripts": [
             "ddfd_compare = ddfd_ros.ros.compare_main:main",
+            "ddfd_summary = ddfd_ros.ros.field_summary:main",
             "ddfd_node = ddfd_ros.ros.main:main",
             "ddfd-train = ddfd_training.cli:main",
             "ddfd-evaluate = ddfd_training.evaluate_cli:main",
+            "ddfd-uncertainty = ddfd_training.uncertainty_cli:main",
             "ddfd-defocus = ddfd_training.defocus_cli:main",
             "ddfd-lens = ddfd_training.lens_cli:main",
             "ddfd-prepare = ddfd_training.prepare_cli:main",

@@ -13,6 +13,7 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_training.claims_check import Finding, Results, growth, test_of
 from ddfd_training.claims_d3net import GROWTH_RANGE_M
 from ddfd_training.claims_findings import all_findings, summary
+from ddfd_training.uncertainty_plots import draw_calibration
 
 LABELS = {"focus-sharp": "sharp", "focus-2m": "focus 2 m", "focus-4m": "focus 4 m",
           "focus-8m": "focus 8 m"}  # fmt: skip
@@ -168,39 +169,16 @@ def _draw_depth(results: Results, path: Path) -> bool:
 
 def _draw_uncertainty(results: Results, path: Path) -> bool:
     """Coverage, calibration and sparsification of the first seed of each arm in the study."""
-    from matplotlib import pyplot as plt
-
-    studies = {
-        arm: test_of(found[0])["uncertainty"]
-        for arm in ("focus-sharp", "focus-2m", "focus-8m")
-        if (found := results.of(arm)) and "uncertainty" in test_of(found[0])
-    }
-    if not studies:
+    curves = {}
+    for arm in ("focus-sharp", "focus-2m", "focus-8m"):
+        found = results.of(arm)
+        study = test_of(found[0]).get("uncertainty", {}) if found else {}
+        for kind, label in KINDS.items():
+            if study.get(kind):
+                curves[f"{LABELS[arm]}, {label}"] = study[kind]["curves"]
+    if not curves:
         return False
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4))
-    for colour, (arm, study) in enumerate(studies.items()):
-        for kind, style in (("monte_carlo", "--"), ("stated", "-")):
-            if not study.get(kind):
-                continue
-            curves, look = study[kind]["curves"], {"color": f"C{colour}", "linestyle": style}
-            axes[0].plot(curves["nominal"], curves["covered"], **look)
-            axes[1].plot(curves["bin_sigma_m"], curves["bin_rmse_m"], marker=".", **look)
-            axes[2].plot(
-                curves["removed"], curves["remaining_rmse_m"], **look,
-                label=f"{LABELS[arm]}, {KINDS[kind]}",
-            )  # fmt: skip
-        best = study["monte_carlo"]["curves"]
-        axes[2].plot(best["removed"], best["best_rmse_m"], color=f"C{colour}", linestyle=":")
-    axes[0].plot([0, 1], [0, 1], "k", linewidth=0.5)
-    axes[0].set(xlabel="probability of the interval", ylabel="errors inside it")
-    high = axes[1].get_xlim()[1]
-    axes[1].plot([0, high], [0, high], "k", linewidth=0.5)
-    axes[1].set(xlabel="deviation [m]", ylabel="rms error [m]")
-    axes[2].set(xlabel="most uncertain pixels removed", ylabel="rms error of the rest [m]")
-    axes[2].legend(fontsize=7, title="dotted: best possible order", title_fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    draw_calibration(curves, path)
     return True
 
 

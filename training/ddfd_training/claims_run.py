@@ -25,7 +25,6 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.model.checkpoint import count_parameters, load_checkpoint
 from ddfd_training.claims_measure import (
-    NetworkModel,
     measure,
     measure_baseline,
     measure_uncertainty,
@@ -33,6 +32,7 @@ from ddfd_training.claims_measure import (
 )
 from ddfd_training.claims_plan import Plan, load_plan
 from ddfd_training.cli import train
+from ddfd_training.network_model import NetworkModel
 
 BASELINE = "zhuo-sim"
 DEFAULT_PLAN = "training/claims.yaml"
@@ -149,17 +149,17 @@ def write_result(target: Path, result: dict[str, Any]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     partial.write_text(
-        json.dumps(_rounded(result), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        json.dumps(finite(result), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
     partial.replace(target)
 
 
-def _rounded(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Five significant digits, which is more than any of it is worth."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value

@@ -17,6 +17,7 @@ from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions
 from ddfd_training.lens_argument import HELP as LENS_HELP
 from ddfd_training.lens_argument import parse_lens
+from ddfd_training.metrics_lpips import BACKBONES
 from ddfd_training.paper_table import DEFAULT_FOLDERS
 from ddfd_training.sources import PINHOLE_F_NUMBER
 
@@ -51,6 +52,34 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="of the runtime; 0: its choice")
     parser.add_argument("--precision", choices=("float32", "auto"), default="float32",
                         help="auto: what the node uses, fewer bits where faster")  # fmt: skip
+    parser.add_argument(
+        "--deblur",
+        default="",
+        metavar="FILE",
+        help="second model (.onnx) that makes the sharp image, told the depth",
+    )
+    parser.add_argument("--deblur-depth", default="model", choices=("model", "data", "none"),
+                        help="whose depth it is told; data: the set's own")  # fmt: skip
+    add_data_arguments(parser)
+    parser.add_argument("--baseline", action="store_true", help="also the training set's mean")
+    parser.add_argument("--no-edges", action="store_true", help="leave the edge divergence out")
+    parser.add_argument("--json", metavar="FILE", help="write the report there")
+    parser.add_argument(
+        "--lpips",
+        choices=tuple(BACKBONES),
+        help="perceptual distance by this network; needs torchvision's ImageNet weights of it",
+    )
+    parser.add_argument(
+        "--lpips-weights",
+        metavar="FILE",
+        help="those weights, or download; default: where torch.hub keeps its downloads",
+    )
+    parser.add_argument("--plot", metavar="PNG", help="draw the error per depth there")
+    return parser
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that :func:`data_options` understands."""
     parser.add_argument("--data", choices=DATA_SETS, help="which set to test on")
     parser.add_argument("--root", help="the set's folder; default: $DDFD_DATA/<data>")
     parser.add_argument("--split", default=DEFAULTS.split, help="train or test")
@@ -97,10 +126,6 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         metavar=("HEIGHT", "WIDTH"),
         help="the network sees images of this size, and its depth is scaled back to the truth's",
     )
-    parser.add_argument("--baseline", action="store_true", help="also the training set's mean")
-    parser.add_argument("--no-edges", action="store_true", help="leave the edge divergence out")
-    parser.add_argument("--json", metavar="FILE", help="write the report there")
-    return parser
 
 
 def data_options(arguments: argparse.Namespace, model_lens: LensConfig | None) -> DataOptions:
