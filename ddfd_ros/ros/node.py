@@ -53,6 +53,7 @@ class DdfdNode(LifecycleNode):
         self._settings = declare(self)
         self._statistics = Statistics()
         self._runner: Runner | None = None
+        self._all_ended = True
         self._inputs: Inputs | None = None
         self._bond: NodeBond | None = None
         self._load_error = ""
@@ -141,7 +142,7 @@ class DdfdNode(LifecycleNode):
         """Free everything without a transition, at the process's end.
 
         Returns:
-            Whether the worker's thread has ended.
+            Whether the worker's thread has ended, and every one before it.
         """
         return self._release()
 
@@ -153,10 +154,11 @@ class DdfdNode(LifecycleNode):
     def _release(self) -> bool:
         self._leave()
         runner, self._runner = self._runner, None
-        if runner is None:
-            return True
-        timeout_s = _STOP_TIMEOUT_S if self._stop_requested() else None
-        return runner.close(timeout_s)
+        if runner is not None:
+            timeout_s = _STOP_TIMEOUT_S if self._stop_requested() else None
+            # A stop request while the model loads releases in on_configure, before close() asks.
+            self._all_ended = runner.close(timeout_s) and self._all_ended
+        return self._all_ended
 
     def _leave(self) -> None:
         bond, self._bond = self._bond, None
