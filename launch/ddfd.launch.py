@@ -1,4 +1,4 @@
-"""Starts the node, and RViz if wanted; ``ros2 launch -s`` lists the arguments."""
+"""Starts the node, and camera driver, RViz and Foxglove if wanted; ``-s`` lists the arguments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
 import launch
-from ddfd_ros.ros.environment import (
-    PROFILE_VARIABLES,
-    active_profile,
-    profile_variable,
-    suitable_profile,
-)
+from ddfd_ros.ros.environment import launch_environment
 
 OUTPUT_TOPICS = (
     "depth/image_rect",
@@ -28,14 +23,31 @@ OUTPUT_TOPICS = (
     "uncertainty/camera_info",
     "defocus/image",
     "defocus/camera_info",
+    "depth/color",
+    "points",
 )
+
+DRIVERS = {
+    "v4l2": ("v4l2_camera", "v4l2_camera_node"),
+    "usb_cam": ("usb_cam", "usb_cam_node_exe"),
+}
+"""Camera drivers by a short name: package and executable. They publish image_raw, camera_info."""
 
 
 def generate_launch_description() -> launch.LaunchDescription:
     """The arguments, then what depends on their values."""
+    return launch.LaunchDescription([*_arguments(), OpaqueFunction(function=_actions)])
+
+
+def _arguments() -> list[launch.Action]:
     share = FindPackageShare("ddfd_ros")
-    arguments = [
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node"),
+    return [
+        DeclareLaunchArgument(
+            "namespace",
+            default_value="",
+            description="Namespace of the node; several, separated by commas: one node (and one "
+            "camera driver, if any) in each",
+        ),
         DeclareLaunchArgument("name", default_value="ddfd", description="Name of the node"),
         DeclareLaunchArgument(
             "params_file",
@@ -59,11 +71,34 @@ def generate_launch_description() -> launch.LaunchDescription:
             description="The camera's camera_info topic",
         ),
         DeclareLaunchArgument(
+            "camera",
+            default_value="none",
+            description="Camera driver to start beside the node: none, v4l2, usb_cam, or "
+            "PACKAGE/EXECUTABLE of any driver that publishes image_raw and camera_info",
+        ),
+        DeclareLaunchArgument(
+            "camera_params_file",
+            default_value="",
+            description="YAML file with the driver's parameters; empty: its defaults",
+        ),
+        DeclareLaunchArgument(
             "lifecycle",
             default_value="auto",
             choices=["auto", "launch", "manual"],
             description="Who configures and activates: the node itself, this launch file by "
             "events, or somebody else (a lifecycle manager)",
+        ),
+        DeclareLaunchArgument(
+            "respawn",
+            default_value="false",
+            choices=["true", "false"],
+            description="Whether a node that died is started again after two seconds",
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            choices=["true", "false"],
+            description="Whether time comes from /clock, as with a bag",
         ),
         DeclareLaunchArgument(
             "fastdds_profile",
@@ -83,49 +118,76 @@ def generate_launch_description() -> launch.LaunchDescription:
             description="RViz's fixed frame: the frame_id of the camera's images",
         ),
         DeclareLaunchArgument(
+            "foxglove",
+            default_value="false",
+            choices=["true", "false"],
+            description="Whether to start foxglove_bridge (the layout: foxglove/ddfd.json)",
+        ),
+        DeclareLaunchArgument(
             "log_level", default_value="info", description="Log level of the node"
         ),
     ]
-    return launch.LaunchDescription([*arguments, OpaqueFunction(function=_actions)])
 
 
 def _actions(context: launch.LaunchContext) -> list[launch.Action]:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    overrides: dict[str, str | bool] = {"autostart": value("lifecycle") == "auto"}
+    environment = launch_environment(value("fastdds_profile"))
+    namespaces = [name.strip() for name in value("namespace").split(",")]
+    sim_time = value("use_sim_time") == "true"
+    overrides: dict[str, str | bool] = {
+        "autostart": value("lifecycle") == "auto",
+        "use_sim_time": sim_time,
+    }
     overrides |= {name: value(name) for name in ("model_path", "runtime") if value(name)}
-    environment = _profile_environment(value("fastdds_profile"))
-    node = LifecycleNode(
-        package="ddfd_ros",
-        executable="ddfd_node",
-        name=value("name"),
-        namespace=value("namespace"),
-        parameters=[value("params_file"), overrides],
-        remappings=[
-            ("image_raw", value("image_topic")),
-            ("camera_info", value("camera_info_topic")),
-        ],
-        arguments=["--ros-args", "--log-level", value("log_level")],
-        additional_env=environment,
-        output="screen",
-    )
-    actions: list[launch.Action] = [node]
-    if value("lifecycle") == "launch":
-        actions = [*_transitions_by_event(node), node]
-    if value("rviz") == "true":
-        actions.append(_rviz(value("namespace"), value("rviz_frame"), environment))
+    actions: list[launch.Action] = []
+    for namespace in namespaces:
+        node = LifecycleNode(
+            package="ddfd_ros",
+            executable="ddfd_node",
+            name=value("name"),
+            namespace=namespace,
+            parameters=[value("params_file"), overrides],
+            remappings=[
+                ("image_raw", value("image_topic")),
+                ("camera_info", value("camera_info_topic")),
+            ],
+            arguments=["--ros-args", "--log-level", value("log_level")],
+            additional_env=environment,
+            respawn=value("respawn") == "true",
+            respawn_delay=2.0,
+            output="screen",
+        )
+        if value("lifecycle") == "launch":
+            actions += _transitions_by_event(node)
+        actions.append(node)
+        if value("camera") != "none":
+            driver = _driver(value("camera"), value("camera_params_file"), namespace, environment)
+            actions.append(driver)
+        if value("rviz") == "true":
+            actions.append(_rviz(namespace, value("rviz_frame"), sim_time, environment))
+    if value("foxglove") == "true":
+        actions.append(_foxglove(sim_time, environment))
     return actions
 
 
-def _profile_environment(wanted: str) -> dict[str, str]:
-    """The variables for the node's process; empty: what the environment says already stays."""
-    if wanted == "none":
-        return dict.fromkeys(PROFILE_VARIABLES, "")
-    if wanted != "auto":
-        return {profile_variable(): wanted}
-    profile = None if active_profile() else suitable_profile()
-    return {} if profile is None else {profile_variable(): str(profile)}
+def _driver(camera: str, params_file: str, namespace: str, environment: dict[str, str]) -> Node:
+    """A camera driver in the node's namespace, with the same Fast DDS profile."""
+    package, executable = DRIVERS.get(camera) or camera.partition("/")[::2]
+    if not executable:
+        raise ValueError(
+            f"camera: expected none, {', '.join(DRIVERS)} or PACKAGE/EXECUTABLE, got {camera!r}"
+        )
+    return Node(
+        package=package,
+        executable=executable,
+        name="camera",
+        namespace=namespace,
+        parameters=[params_file] if params_file else [],
+        additional_env=environment,
+        output="screen",
+    )
 
 
 def _transitions_by_event(node: LifecycleNode) -> list[launch.Action]:
@@ -154,7 +216,7 @@ def _transitions_by_event(node: LifecycleNode) -> list[launch.Action]:
     ]
 
 
-def _rviz(namespace: str, frame: str, environment: dict[str, str]) -> Node:
+def _rviz(namespace: str, frame: str, sim_time: bool, environment: dict[str, str]) -> Node:
     """RViz; its configuration has absolute topics, which are moved into the namespace here."""
     config = PathJoinSubstitution([FindPackageShare("ddfd_ros"), "rviz", "ddfd.rviz"])
     return Node(
@@ -163,7 +225,19 @@ def _rviz(namespace: str, frame: str, environment: dict[str, str]) -> Node:
         name="rviz",
         namespace=namespace,
         arguments=["-d", config, "-f", frame],
+        parameters=[{"use_sim_time": sim_time}],
         remappings=[(f"/{topic}", topic) for topic in OUTPUT_TOPICS],
+        additional_env=environment,
+        output="screen",
+    )
+
+
+def _foxglove(sim_time: bool, environment: dict[str, str]) -> Node:
+    return Node(
+        package="foxglove_bridge",
+        executable="foxglove_bridge",
+        name="foxglove_bridge",
+        parameters=[{"use_sim_time": sim_time}],
         additional_env=environment,
         output="screen",
     )

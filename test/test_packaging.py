@@ -28,7 +28,9 @@ PACKAGES = {
     "ddfd_trt": ROOT / "trt" / "ddfd_trt",
     "ddfd_demo": ROOT / "demo" / "ddfd_demo",
 }
-SHARED = [name for name in ("launch", "config", "rviz", "models") if (ROOT / name).is_dir()]
+SHARED = [
+    name for name in ("launch", "config", "rviz", "foxglove", "models") if (ROOT / name).is_dir()
+]
 # Installed by NVIDIA's own means where there is a GPU.
 NOT_FROM_REQUIREMENTS = {"tensorrt", "pycuda"}
 MESSAGES = {"builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs", "rcl_interfaces"}

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from ddfd_ros.ros.environment import prepare_environment
+from ddfd_ros.ros.environment import end_with_parent, prepare_environment
 from ddfd_ros.ros.main import StopFlag
 
 _POLL_S = 0.2
@@ -22,6 +22,7 @@ def main(args: Sequence[str] | None = None) -> int:
     stop = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    end_with_parent()
     prepare_environment()
     import rclpy
     from rclpy.signals import SignalHandlerOptions

@@ -7,7 +7,9 @@ that launch files, the demo and tests can use it without rclpy.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -18,6 +20,8 @@ __all__ = [
     "PROFILE_VARIABLES",
     "active_profile",
     "find_shipped",
+    "end_with_parent",
+    "launch_environment",
     "prepare_environment",
     "profile_variable",
     "resolve_model",
@@ -28,6 +32,11 @@ __all__ = [
 
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 """Where Fast DDS looks for its profile: the first up to Jazzy, the second from Kilted on."""
+
+END_WITH_PARENT = "DDFD_END_WITH_PARENT"
+"""Set by the launch files; see ``end_with_parent``."""
+
+_PR_SET_PDEATHSIG = 1
 
 LARGE_PROFILE = "fastdds_shm_64mb.xml"
 SMALL_PROFILE = "fastdds_shm_16mb.xml"
@@ -76,3 +85,32 @@ def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
         return
     if (profile := suitable_profile()) is not None:
         environ[profile_variable(environ)] = str(profile)
+
+
+def launch_environment(wanted: str) -> dict[str, str]:
+    """What a launch file adds to the environment of the processes it starts.
+
+    Args:
+        wanted: Fast DDS profile: a file; ``auto``: the shipped one that fits, unless the
+            environment names one; ``none``: Fast DDS's own defaults.
+    """
+    added = {END_WITH_PARENT: str(os.getpid())}
+    if wanted == "none":
+        return added | dict.fromkeys(PROFILE_VARIABLES, "")
+    if wanted != "auto":
+        return added | {profile_variable(): wanted}
+    profile = None if active_profile() else suitable_profile()
+    return added if profile is None else added | {profile_variable(): str(profile)}
+
+
+def end_with_parent(environ: Mapping[str, str] = os.environ) -> None:
+    """Ask Linux for a SIGTERM when the launch process ends, if that is who started this one.
+
+    ``ros2 launch`` forwards SIGINT to its nodes, but a SIGTERM or SIGKILL of it alone (systemd, a
+    container's stop) would leave them running, with camera and GPU occupied.
+    """
+    if environ.get(END_WITH_PARENT) != str(os.getppid()) or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if environ[END_WITH_PARENT] != str(os.getppid()):  # it ended just before
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from ddfd_ros.ros.environment import prepare_environment
+from ddfd_ros.ros.environment import end_with_parent, prepare_environment
 
 _POLL_S = 0.2
 """How often the executor wakes to see whether a signal came."""
@@ -44,6 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     stop = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    end_with_parent()
     prepare_environment()
     import rclpy
     from rclpy.signals import SignalHandlerOptions

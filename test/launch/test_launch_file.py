@@ -1,9 +1,10 @@
-"""The launch file: what it says without ROS's launch system, and what it does with it."""
+"""The launch files: what they say without ROS's launch system, and what they do with it."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -16,54 +17,97 @@ import rclpy
 import yaml
 from lifecycle_msgs.srv import GetState
 
-from ddfd_ros.ros.outputs import TOPICS
+from ddfd_ros.ros.compare_options import CompareOptions
+from ddfd_ros.ros.outputs import CLOUD, COLOUR, TOPICS
 from ddfd_ros.ros.parameters import defaults
 
-LAUNCH_FILE = "launch/ddfd.launch.py"
+FILES = ("ddfd", "bag_replay", "field_test", "compare_depth")
+NODE_TOPICS = {topic for pair in TOPICS.values() for topic in pair} | {CLOUD, COLOUR}
 
 
-@pytest.fixture(scope="module")
-def tree(repository):
-    text = (repository / LAUNCH_FILE).read_text(encoding="utf-8")
-    compile(text, LAUNCH_FILE, "exec")  # also what the parser alone lets pass
+def path_of(repository, name):
+    return repository / "launch" / f"{name}.launch.py"
+
+
+@pytest.fixture(params=FILES)
+def tree(repository, request):
+    path = path_of(repository, request.param)
+    text = path.read_text(encoding="utf-8")
+    compile(text, str(path), "exec")  # also what the parser alone lets pass
     return ast.parse(text)
 
 
-def _declared_arguments(tree):
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    declared = [c for c in calls if getattr(c.func, "id", "") == "DeclareLaunchArgument"]
-    assert all("description" in {keyword.arg for keyword in c.keywords} for c in declared)
-    return {c.args[0].value for c in declared}
+@pytest.fixture
+def node_tree(repository):
+    return ast.parse(path_of(repository, "ddfd").read_text(encoding="utf-8"))
+
+
+def calls(tree, name):
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == name
+    ]
+
+
+def constant(tree, name):
+    return next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == name
+    )
+
+
+def declared_arguments(tree):
+    return {call.args[0].value for call in calls(tree, "DeclareLaunchArgument")}
+
+
+def test_every_argument_is_described(tree):
+    declared = calls(tree, "DeclareLaunchArgument")
+    assert declared
+    assert all("description" in {keyword.arg for keyword in call.keywords} for call in declared)
 
 
 def test_the_arguments_used_are_the_arguments_declared(tree):
-    used = {
-        node.args[0].value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") == "value"
-        and isinstance(node.args[0], ast.Constant)
-    }
-    assert used | {"model_path", "runtime"} == _declared_arguments(tree)
+    used = {call.args[0].value for call in calls(tree, "value") if hasattr(call.args[0], "value")}
+    names = {node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)}
+    used |= set(constant(tree, "PASSED_ON")) if "PASSED_ON" in names else {"model_path", "runtime"}
+    assert used == declared_arguments(tree)
 
 
-def test_the_parameters_it_overrides_exist(tree):
-    always = next(n for n in ast.walk(tree) if isinstance(n, ast.AnnAssign))
-    if_given = next(n for n in ast.walk(tree) if isinstance(n, ast.AugAssign))
-    assert always.target.id == if_given.target.id == "overrides"
+def test_what_is_passed_on_exists(repository, node_tree):
+    known = declared_arguments(node_tree)
+    for name in FILES[1:]:
+        tree = ast.parse(path_of(repository, name).read_text(encoding="utf-8"))
+        assert set(constant(tree, "PASSED_ON")) <= known
+
+
+def test_the_parameters_it_overrides_exist(node_tree):
+    always = next(
+        n
+        for n in ast.walk(node_tree)
+        if isinstance(n, ast.AnnAssign) and n.target.id == "overrides"
+    )
+    if_given = next(n for n in ast.walk(node_tree) if isinstance(n, ast.AugAssign))
     names = {key.value for key in always.value.keys}
     names |= set(ast.literal_eval(if_given.value.generators[0].iter))
-    assert len(names) == 3
-    assert names <= set(defaults())
+    assert names == {"autostart", "use_sim_time", "model_path", "runtime"}
+    assert names - {"use_sim_time"} <= set(defaults())
 
 
-def test_its_topics_are_the_nodes(tree):
-    values = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "OUTPUT_TOPICS"
-    )
-    assert set(values) == {topic for pair in TOPICS.values() for topic in pair}
+def test_the_comparison_gets_parameters_it_has(repository):
+    tree = ast.parse(path_of(repository, "compare_depth").read_text(encoding="utf-8"))
+    (node,) = calls(tree, "Node")
+    (parameters,) = next(k.value for k in node.keywords if k.arg == "parameters").elts
+    names = {key.value for key in parameters.keys}
+    assert names - {"use_sim_time"} <= set(CompareOptions.__dataclass_fields__)
+
+
+def test_its_topics_are_the_nodes(repository, node_tree):
+    assert set(constant(node_tree, "OUTPUT_TOPICS")) == NODE_TOPICS
+    tree = ast.parse(path_of(repository, "field_test").read_text(encoding="utf-8"))
+    recorded = {topic for topics in constant(tree, "OUTPUTS").values() for topic in topics}
+    assert recorded == NODE_TOPICS - {COLOUR}
 
 
 def test_rviz_shows_topics_the_node_has(repository):
@@ -72,11 +116,40 @@ def test_rviz_shows_topics_the_node_has(repository):
     for display in config["Visualization Manager"]["Displays"]:
         shown.add(display.get("Topic", {}).get("Value"))
         shown |= {display.get("Depth Map Topic"), display.get("Color Image Topic")}
-    known = {"/" + image for image, _ in TOPICS.values()}
-    assert shown - {None} == known
+    shown -= {None}
+    assert {topic.removeprefix("/") for topic in shown} <= NODE_TOPICS
+    assert {"/depth/color", "/all_in_focus/image", "/uncertainty/image", "/points"} <= shown
 
 
-def _installed_executable():
+def test_foxglove_shows_topics_the_node_has(repository):
+    layout = json.loads((repository / "foxglove/ddfd.json").read_text(encoding="utf-8"))
+
+    def topics(value):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                named = key in ("imageTopic", "calibrationTopic", "topicToRender")
+                if named and isinstance(item, str):
+                    yield item
+                elif key == "topics":
+                    yield from item
+                else:
+                    yield from topics(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from topics(item)
+
+    def panels(place):
+        if isinstance(place, str):
+            return {place}
+        return panels(place["first"]) | panels(place["second"])
+
+    shown = set(topics(layout["configById"]))
+    assert len(shown) >= 6
+    assert {topic.removeprefix("/") for topic in shown} <= NODE_TOPICS | {"diagnostics"}
+    assert panels(layout["layout"]) == set(layout["configById"])
+
+
+def installed_executable():
     """Where ``ros2 launch`` would look for the node; None when it is not installed there."""
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         path = Path(prefix) / "lib" / "ddfd_ros" / "ddfd_node"
@@ -85,38 +158,29 @@ def _installed_executable():
     return None
 
 
-@pytest.mark.parametrize("lifecycle", ["auto", "launch", "manual"])
-def test_it_starts_the_node_and_ends_it_on_ctrl_c(repository, lifecycle):
+@pytest.fixture
+def launch_system():
+    """Skips where ROS's launch system or the installed package is missing."""
     if importlib.util.find_spec("launch_ros") is None:
         pytest.skip("needs launch_ros, which comes with a ROS 2 installation only")
-    if _installed_executable() is None:
+    if installed_executable() is None:
         pytest.skip("needs the package built with colcon and sourced")
-    models = sorted((repository / "models").rglob("*.onnx"))
-    if lifecycle != "manual" and not models:
-        pytest.skip("needs a shipped model")
-    command = [sys.executable, "-c", _PROGRAM, str(repository / LAUNCH_FILE)]
-    command += [f"lifecycle:={lifecycle}", "namespace:=launched"]
-    command += [f"model_path:={models[0]}"] if models else []
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        wanted = "unconfigured" if lifecycle == "manual" else "active"
-        assert _wait_for_state("/launched/ddfd", wanted) == wanted
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does on ctrl-C
-        assert process.wait(20) == 0
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
-_PROGRAM = """
+PROGRAM = """
 import sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
+source = PythonLaunchDescriptionSource(sys.argv[1])
+if sys.argv[2:] == ["--show-args"]:
+    from launch import LaunchContext
+    for argument in source.get_launch_description(LaunchContext()).get_launch_arguments():
+        print(argument.name)
+    sys.exit(0)
 arguments = [text.split(":=", 1) for text in sys.argv[2:]]
 service = LaunchService()
-source = PythonLaunchDescriptionSource(sys.argv[1])
 service.include_launch_description(
     LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)])
 )
@@ -124,7 +188,124 @@ sys.exit(service.run())
 """
 
 
-def _wait_for_state(node_name, wanted, timeout_s=40.0):
+@pytest.mark.usefixtures("launch_system")
+@pytest.mark.parametrize("name", FILES)
+def test_they_show_their_arguments(repository, name):
+    path = path_of(repository, name)
+    command = [sys.executable, "-c", PROGRAM, str(path), "--show-args"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    declared = declared_arguments(ast.parse(path.read_text(encoding="utf-8")))
+    assert set(result.stdout.split()) == declared
+
+
+class Launched:
+    """A launch file in a process group of its own."""
+
+    def __init__(self, repository, name, *arguments):
+        command = [sys.executable, "-c", PROGRAM, str(path_of(repository, name)), *arguments]
+        self.process = subprocess.Popen(command, start_new_session=True)
+
+    def end(self, number, everyone):
+        """Send a signal, to the whole group (as a terminal does) or the launch process alone."""
+        (os.killpg if everyone else os.kill)(self.process.pid, number)
+        return self.process.wait(20)
+
+    def alive(self):
+        """Whether any process of the group lives."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def kill(self):
+        if self.alive():
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
+
+
+def model_argument(repository):
+    return f"model_path:={sorted((repository / 'models').rglob('*.onnx'))[-1]}"
+
+
+@pytest.mark.usefixtures("launch_system")
+@pytest.mark.parametrize("lifecycle", ["auto", "launch", "manual"])
+def test_it_starts_the_nodes_and_ends_them_on_ctrl_c(repository, lifecycle):
+    launched = Launched(
+        repository,
+        "ddfd",
+        f"lifecycle:={lifecycle}",
+        "namespace:=front,rear",
+        model_argument(repository),
+    )
+    try:
+        wanted = "unconfigured" if lifecycle == "manual" else "active"
+        assert wait_for_state("/front/ddfd", wanted) == wanted
+        assert wait_for_state("/rear/ddfd", wanted) == wanted
+        assert launched.end(signal.SIGINT, everyone=True) == 0
+    finally:
+        launched.kill()
+
+
+@pytest.mark.usefixtures("launch_system")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_node_outlives_its_launch_process(repository, number):
+    launched = Launched(repository, "ddfd", "namespace:=alone", model_argument(repository))
+    try:
+        assert wait_for_state("/alone/ddfd", "active") == "active"
+        launched.end(number, everyone=False)
+        end = time.monotonic() + 10
+        while launched.alive() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not launched.alive()
+    finally:
+        launched.kill()
+
+
+@pytest.mark.usefixtures("launch_system")
+def test_a_field_test_leaves_a_summary(repository, tmp_path):
+    launched = Launched(
+        repository,
+        "field_test",
+        f"folder:={tmp_path}",
+        "record:=false",
+        "namespace:=field",
+        model_argument(repository),
+    )
+    try:
+        assert wait_for_state("/field/ddfd", "active") == "active"
+        time.sleep(2.5)
+        assert launched.end(signal.SIGINT, everyone=True) == 0
+    finally:
+        launched.kill()
+    (path,) = tmp_path.glob("*/summary.json")
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    said = summary["statuses"]["field/ddfd"]["said"]
+    assert any("no frames arrive" in one["message"] for one in said)
+
+
+@pytest.mark.usefixtures("launch_system")
+def test_the_comparison_runs_beside_the_node(repository, tmp_path):
+    launched = Launched(
+        repository,
+        "compare_depth",
+        "namespace:=compared",
+        "reference_image_topic:=/other/depth",
+        "reference_camera_info_topic:=/other/camera_info",
+        f"summary_file:={tmp_path / 'errors.json'}",
+        model_argument(repository),
+    )
+    try:
+        assert wait_for_state("/compared/ddfd", "active") == "active"
+        assert launched.end(signal.SIGINT, everyone=True) == 0
+    finally:
+        launched.kill()
+    errors = json.loads((tmp_path / "errors.json").read_text(encoding="utf-8"))
+    assert errors["frames"] == 0
+
+
+def wait_for_state(node_name, wanted, timeout_s=60.0):
     context = rclpy.Context()
     rclpy.init(context=context)
     node = rclpy.create_node("observer", context=context)

@@ -1,0 +1,106 @@
+"""The executable ``ddfd_summary``: writes down what the diagnostics said, until told to stop.
+
+The file is renewed every few seconds, so that a machine that loses its power leaves one too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ddfd_ros.core.field_record import FieldRecord
+from ddfd_ros.core.machine import machine_info
+from ddfd_ros.ros.environment import end_with_parent, prepare_environment
+from ddfd_ros.ros.main import StopFlag
+
+_POLL_S = 0.2
+_WRITE_PERIOD_S = 5.0
+_FINISH_S = 1.0
+"""How long it listens on after the signal: the others' last words are still on their way."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run until a signal; returns 0, or 2 when the file cannot be written."""
+    stop = StopFlag()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    end_with_parent()
+    prepare_environment()
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
+
+    command_line = list(sys.argv if args is None else args)
+    parser = argparse.ArgumentParser(
+        prog="ddfd_summary",
+        description="Write a summary of /diagnostics: levels, warnings with their times, figures.",
+    )
+    parser.add_argument("--output", type=Path, default=Path("summary.json"), help="JSON file")
+    parser.add_argument("--match", default="", help="only statuses whose name contains this")
+    try:
+        options = parser.parse_args(remove_ros_args(command_line)[1:])
+    except SystemExit as end:
+        return int(end.code or 0)
+    rclpy.init(args=command_line, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return _run(stop, options.output.expanduser(), options.match)
+    except OSError as error:
+        print(f"ddfd_summary: {options.output}: cannot be written: {error}", file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+
+
+def _run(stop: StopFlag, output: Path, match: str) -> int:
+    import rclpy
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    record, start = FieldRecord(), time.monotonic()
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+    def add(message: Any) -> None:
+        for status in message.status:
+            if match in status.name:
+                values = {item.key: item.value for item in status.values}
+                level = ord(status.level) if isinstance(status.level, bytes) else status.level
+                record.add(status.name, level, status.message, values, time.monotonic() - start)
+
+    def write() -> None:
+        content = {"started": started, "machine": machine_info(), **record.to_dict()}
+        temporary = output.with_name(output.name + ".new")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(output)
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    node = rclpy.create_node("ddfd_summary")
+    node.create_subscription(DiagnosticArray, "/diagnostics", add, 100)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    written, end = time.monotonic(), float("inf")
+    write()
+    try:
+        while rclpy.ok() and time.monotonic() < end:
+            executor.spin_once(timeout_sec=_POLL_S)
+            if stop.requested and end == float("inf"):
+                end = time.monotonic() + _FINISH_S
+            if time.monotonic() - written > _WRITE_PERIOD_S:
+                write()
+                written = time.monotonic()
+    except ExternalShutdownException:
+        pass
+    write()
+    print("\n".join([*record.lines(), f"written to {output}"]), flush=True)
+    executor.shutdown(timeout_sec=0.5)
+    node.destroy_node()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Plays a recorded bag into the node, from the moment on at which the node is ready."""
+
+from __future__ import annotations
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.events.lifecycle import StateTransition
+from launch_ros.substitutions import FindPackageShare
+
+import launch
+from ddfd_ros.ros.environment import launch_environment
+
+PASSED_ON = (
+    "namespace",
+    "image_topic",
+    "camera_info_topic",
+    "model_path",
+    "runtime",
+    "rviz",
+    "rviz_frame",
+    "foxglove",
+)
+
+
+def generate_launch_description() -> launch.LaunchDescription:
+    """The arguments, then what depends on their values; ddfd.launch.py has more arguments."""
+    arguments = [
+        DeclareLaunchArgument("bag", description="The bag: a folder, or one .mcap or .db3 file"),
+        DeclareLaunchArgument("rate", default_value="1.0", description="Speed of the replay"),
+        DeclareLaunchArgument(
+            "start", default_value="0.0", description="Seconds of the bag to leave out first"
+        ),
+        DeclareLaunchArgument(
+            "loop",
+            default_value="false",
+            choices=["true", "false"],
+            description="Whether the bag begins anew at its end",
+        ),
+        DeclareLaunchArgument(
+            "end",
+            default_value="true",
+            choices=["true", "false"],
+            description="Whether everything ends with the bag",
+        ),
+        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node"),
+        DeclareLaunchArgument(
+            "image_topic", default_value="image_raw", description="The bag's image topic"
+        ),
+        DeclareLaunchArgument(
+            "camera_info_topic",
+            default_value="camera_info",
+            description="The bag's camera_info topic",
+        ),
+        DeclareLaunchArgument(
+            "model_path", default_value="", description="Model file or name of a shipped model"
+        ),
+        DeclareLaunchArgument(
+            "runtime", default_value="", description="Runtime; empty: the parameter file's"
+        ),
+        DeclareLaunchArgument(
+            "rviz",
+            default_value="false",
+            choices=["true", "false"],
+            description="Whether to start RViz with the node's topics",
+        ),
+        DeclareLaunchArgument(
+            "rviz_frame",
+            default_value="camera_optical_frame",
+            description="RViz's fixed frame: the frame_id of the camera's images",
+        ),
+        DeclareLaunchArgument(
+            "foxglove",
+            default_value="false",
+            choices=["true", "false"],
+            description="Whether to start foxglove_bridge",
+        ),
+    ]
+    return launch.LaunchDescription([*arguments, OpaqueFunction(function=_actions)])
+
+
+def _actions(context: launch.LaunchContext) -> list[launch.Action]:
+    def value(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    command = ["ros2", "bag", "play", value("bag"), "--clock", "100", "--rate", value("rate")]
+    command += ["--start-offset", value("start")]
+    command += ["--loop"] if value("loop") == "true" else []
+    player = ExecuteProcess(
+        cmd=command, name="player", additional_env=launch_environment("auto"), output="screen"
+    )
+    actions: list[launch.Action] = [
+        RegisterEventHandler(
+            # What is played before the node listens would be lost.
+            launch.EventHandler(matcher=_becomes_active, entities=[player], handle_once=True)
+        ),
+        _node(value),
+    ]
+    if value("end") == "true":
+        ended = EmitEvent(event=Shutdown(reason="the bag has ended"))
+        actions.insert(
+            0, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[ended]))
+        )
+    return actions
+
+
+def _becomes_active(event: launch.Event) -> bool:
+    return isinstance(event, StateTransition) and event.goal_state == "active"
+
+
+def _node(value: launch.SomeSubstitutionsType) -> IncludeLaunchDescription:
+    arguments = {name: value(name) for name in PASSED_ON} | {"use_sim_time": "true"}
+    path = PathJoinSubstitution([FindPackageShare("ddfd_ros"), "launch", "ddfd.launch.py"])
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(path), launch_arguments=arguments.items()
+    )
