@@ -1,7 +1,11 @@
-"""Augmentation for sharp images (Eigen et al. 2014, section 3.4): scale, rotation, colour.
+"""Random changes of a crop beside cutting and mirroring, for small sets of images.
 
-Not for defocused ones: scaling changes the blur without changing the distance it tells. Scaling an
-image by s is as if everything were s times nearer, so depth is divided by s.
+``eigen`` is for sharp images (Eigen et al. 2014, section 3.4): scale, rotation, colour. Not for
+defocused ones: scaling changes the blur without changing the distance it tells. Scaling an image
+by s is as if everything were s times nearer, so depth is divided by s.
+
+``colour`` is for both: a linear mix of the channels commutes with blur, so the cue stays as it is,
+and a few photographs cannot be told by their colours any more.
 """
 
 from __future__ import annotations
@@ -9,10 +13,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-AUGMENTATIONS = ("none", "eigen")
+AUGMENTATIONS = ("none", "colour", "eigen")
 LARGEST_SCALE = 1.5
 LARGEST_ROTATION_DEG = 5.0
 COLOUR_RANGE = (0.8, 1.2)
+GAIN_RANGE = (0.6, 1.1)
+LARGEST_TINT = 0.25
 
 
 def augment(item: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -47,4 +53,29 @@ def augment(item: dict[str, np.ndarray], random: np.random.Generator) -> dict[st
     result["depth_m"] = (depth_m / scale).astype(np.float32)
     known = warp(item["sharp_known"].astype(np.uint8), cv2.INTER_NEAREST)
     result["sharp_known"] = known.astype(bool)
+    return result
+
+
+def recolour(item: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Brightness, tint and saturation changed alike in the image and its sharp original.
+
+    Each new channel is a weighted sum of the old ones: some way towards a grey of random weights,
+    times a gain. Few pixels are cut off at white, since gains are mostly below one.
+
+    Args:
+        item: With ``image`` and ``sharp_rgb``, uint8 or uint16 ``[h, w, 3]``.
+        random: Decides the change.
+
+    Returns:
+        The same keys, shapes and types.
+    """
+    grey = random.dirichlet(np.ones(3))
+    towards = random.random() ** 2  # mostly colourful
+    gain = random.uniform(*GAIN_RANGE) * random.uniform(1 - LARGEST_TINT, 1 + LARGEST_TINT, size=3)
+    mix = gain[:, None] * ((1 - towards) * np.eye(3) + towards * grey[None])
+    result = dict(item)
+    for key in ("image", "sharp_rgb"):
+        most = np.iinfo(item[key].dtype).max
+        mixed = cv2.transform(np.ascontiguousarray(item[key], dtype=np.float32), mix)
+        result[key] = np.clip(np.rint(mixed), 0, most).astype(item[key].dtype)
     return result

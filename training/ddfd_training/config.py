@@ -70,8 +70,8 @@ class DataConfig:
         crop_px: Side of the square crops.
         batch_size: Crops per step and process.
         flip: Share of crops that are mirrored.
-        augment: ``none``, because anything but crops and mirror images would change the blur,
-            which is the cue; or ``eigen`` for sharp images: scale, rotation and colour.
+        augment: ``none``, or ``colour``, which leaves the blur as it is: blur is the cue, and
+            nothing may change it; or ``eigen`` for sharp images: scale, rotation and colour.
         held_out: Frames of the first source kept out of training, for validation.
         noise_std: Sensor noise added after the lens, standard deviation in grey levels of 255.
         workers: Processes that load crops; 0 loads them in the training process.

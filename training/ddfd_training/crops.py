@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.augment import AUGMENTATIONS, augment
+from ddfd_training.augment import AUGMENTATIONS, augment, recolour
 from ddfd_training.config import DataConfig
 from ddfd_training.image_set import ImageSet, LazySet, complete, hold_out, to_tensors
 from ddfd_training.lay_over import stack_pairs
@@ -92,6 +92,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             item = augment(item, random)
         else:
             item = complete(item, self._truths, self._lens)
+        if self._config.augment == "colour":
+            item = recolour(item, random)
         item["image"] = _add_noise(item["image"], self._config.noise_std, random)
         return to_tensors(item)
 
