@@ -40,9 +40,16 @@ from ddfd_training.uncertainty import (
 )
 from ddfd_training.uncertainty_plots import draw_calibration, draw_maps
 
-TABLE = {"coverage_68": "inside 68 %", "coverage_95": "inside 95 %", "ence": "ENCE", "ause_m": "AUSE [m]",
-         "aurg_m": "AURG [m]", "aurg_fraction": "AURG/(AUSE+AURG)", "mean_sigma_m": "mean [m]",
-         "rmse": "rms error [m]"}  # fmt: skip
+TABLE = {
+    "coverage_68": "inside 68 %",
+    "coverage_95": "inside 95 %",
+    "ence": "ENCE",
+    "ause_m": "AUSE [m]",
+    "aurg_m": "AURG [m]",
+    "aurg_fraction": "AURG/(AUSE+AURG)",
+    "mean_sigma_m": "mean [m]",
+    "rmse": "rms error [m]",
+}
 MONTE_CARLO, STATED, TOTAL = "Monte-Carlo dropout", "sigma_m, one pass", "both together"
 
 
