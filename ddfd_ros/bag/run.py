@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from ddfd_ros.bag.writing import PartedBag, Put, Topic, Totals
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference import Backend, open_backend
+from ddfd_ros.inference.base import BackendOptions
+from ddfd_ros.inference.deblur_stage import DeblurStage, TwoStageBackend
 from ddfd_ros.ros.parameters import NodeParameters
 
 COPIES = ("none", "camera", "all")
@@ -96,9 +99,19 @@ def convert(
             precision=parameters.precision,
         )
         try:
+            backend = _with_deblurring(backend, parameters)
             return _Conversion(job, parameters, source, camera, backend).run(progress)
         finally:
             backend.close()
+
+
+def _with_deblurring(backend: Backend, parameters: NodeParameters) -> Backend:
+    """The backend, with the second model behind it if there is one."""
+    if not parameters.deblur_model_path:
+        return backend
+    options = BackendOptions(threads=parameters.threads, precision=parameters.precision)
+    path = resolve_model(parameters.deblur_model_path)
+    return TwoStageBackend(backend, DeblurStage(path, parameters.runtime, options))
 
 
 class _Conversion:
@@ -235,6 +248,8 @@ def _description(
     source: BagSource,
 ) -> dict[str, Any]:
     """Everything that the written bytes depend on."""
+    deblur = parameters.deblur_model_path
+    digest = hashlib.sha256(resolve_model(deblur).read_bytes()).hexdigest() if deblur else ""
     kept = {name: getattr(job, name) for name in ("heads", "points", "namespace", "copy")}
     return {
         "input": {
@@ -244,5 +259,6 @@ def _description(
         "job": kept | {"storage": job.storage, "part_frames": job.part_frames},
         "parameters": asdict(parameters),
         "model": backend.contract.weights_sha256,
+        "deblur_model": digest,
         "runtime": f"{backend.runtime}, {backend.device}",
     }

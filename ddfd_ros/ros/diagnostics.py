@@ -208,9 +208,9 @@ def _judge(status: NodeStatus, snapshot: Snapshot) -> tuple[bytes, str]:
 def _transport(snapshot: Snapshot) -> list[str]:
     """What the middleware does wrong."""
     said = []
-    if snapshot.events.get("qos_incompatible"):
+    if "qos_incompatible" in snapshot.recent_events:
         said.append("a peer's QoS is incompatible, nothing passes between us: see qos_overrides")
-    if snapshot.missing_fraction > MISSING_LIMIT or snapshot.events.get("message_lost"):
+    if snapshot.missing_fraction > MISSING_LIMIT or "message_lost" in snapshot.recent_events:
         said.append(f"{snapshot.missing_fraction:.0%} of the frames get lost: {PROFILE_HINT}")
     return said
 

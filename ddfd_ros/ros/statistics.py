@@ -23,6 +23,9 @@ STALE_WINDOW_S = 3.0
 INTERRUPTION_S = 1.0
 """A gap between stamps that is longer is one interruption, not a row of lost frames."""
 
+RECENT_S = 60.0
+"""An event this long ago is history: one mistaken subscriber must not warn for ever."""
+
 _MIN_STAMPS = 20
 
 
@@ -38,6 +41,7 @@ class Snapshot:
         failed: Frames that could not be answered, by reason (the error's name).
         events: Other things counted: ``qos_incompatible``, ``message_lost``,
             ``frames_missed`` (sent by the camera, never received).
+        recent_events: Names of those that came within the last ``RECENT_S`` seconds.
         rate_hz: Answered frames per second.
         input_hz: Received frames per second.
         age_ms: p50 and p95 of the time from stamp to publication, node clock.
@@ -53,6 +57,7 @@ class Snapshot:
     dropped: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
+    recent_events: frozenset[str] = frozenset()
     rate_hz: float = 0.0
     input_hz: float = 0.0
     age_ms: tuple[float, float] = (float("nan"), float("nan"))
@@ -80,6 +85,7 @@ class Statistics:
         self._dropped: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._events: Counter[str] = Counter()
+        self._event_times: dict[str, float] = {}
         self._arrivals: deque[float] = deque(maxlen=WINDOW)
         self._stamps: deque[int] = deque(maxlen=WINDOW)
         self._answers: deque[tuple[float, float, dict[str, float]]] = deque(maxlen=WINDOW)
@@ -117,6 +123,7 @@ class Statistics:
         """The middleware reported something."""
         with self._lock:
             self._events[name] += number
+            self._event_times[name] = self._clock()
 
     def count_answered(
         self, estimate: Estimate, age_ms: float, stages_ms: Mapping[str, float]
@@ -138,6 +145,7 @@ class Statistics:
             received, answered = self._received, self._answered
             dropped, failed = dict(self._dropped), dict(self._failed)
             events, answers = dict(self._events), list(self._answers)
+            event_times = dict(self._event_times)
             arrivals, stamps = list(self._arrivals), list(self._stamps)
             valid, sigma = self._valid_fraction, self._median_sigma_m
         now = self._clock()
@@ -148,6 +156,7 @@ class Statistics:
             dropped=dropped,
             failed=failed,
             events=events,
+            recent_events=frozenset(n for n, at in event_times.items() if now - at < RECENT_S),
             rate_hz=_rate_hz([at for at, _, _ in answers], now),
             input_hz=_rate_hz(arrivals, now),
             age_ms=_percentiles([age for _, age, _ in answers]),

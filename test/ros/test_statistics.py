@@ -93,7 +93,8 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
         (ACTIVE, {"input_hz": 0.0, "rate_hz": 0.0}, WARN, "no frames arrive"),
         (ACTIVE, {"rate_hz": 0.0, "dropped": {"stale": 9}}, WARN, "max_age_s"),
         (ACTIVE, {"missing_fraction": 0.4}, WARN, "FASTRTPS_DEFAULT_PROFILES_FILE"),
-        (ACTIVE, {"events": {"qos_incompatible": 1}}, WARN, "qos_overrides"),
+        (ACTIVE, {"recent_events": {"qos_incompatible"}}, WARN, "qos_overrides"),
+        (ACTIVE, {"events": {"qos_incompatible": 1}}, OK, "30.0 Hz"),
         (NodeStatus(state="active", last_failure="broken"), {}, ERROR, "broken"),
         (NodeStatus(state="active", camera_problem="no K"), {}, WARN, "no K"),
         (NodeStatus(state="active", lens_problem="f/4"), {}, WARN, "f/4"),
@@ -193,3 +194,15 @@ def test_reports_go_on_after_one_that_failed():
     assert done.wait(10.0)
     reporter.close(10.0)
     assert [str(error) for error in errors] == ["once"]
+
+
+def test_an_event_is_recent_for_a_minute_and_counted_for_ever():
+    clock = _Clock()
+    statistics = Statistics(clock)
+    statistics.count_event("qos_incompatible")
+    clock.now += 59.0
+    assert statistics.snapshot().recent_events == {"qos_incompatible"}
+    clock.now += 2.0
+    snapshot = statistics.snapshot()
+    assert snapshot.recent_events == frozenset()
+    assert snapshot.events == {"qos_incompatible": 1}
