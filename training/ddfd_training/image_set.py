@@ -195,7 +195,7 @@ def complete(item: Item, truths: Sequence[str], lens: LensConfig | None = None) 
 
 Images = ImageSet | LazySet
 """What crops are cut from."""
-AnySet = TypeVar("AnySet", ImageSet, LazySet)
+AnySet = TypeVar("AnySet", bound="ImageSet | LazySet")
 
 
 def hold_out(images: AnySet, count: int) -> tuple[AnySet, AnySet]:

@@ -75,7 +75,7 @@ class DepthFromDefocus(pl.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """One whole image; metrics are averaged over images."""
-        outputs, _ = self._step(self.network, batch, self.config)
+        outputs = self._step(self.network, batch, self.config)[0]
         found: dict[str, float] = {}
         if "depth_m" in outputs:
             found |= depth_metrics(outputs["depth_m"], batch["depth_m"])
