@@ -160,6 +160,15 @@ def test_an_evaluation_names_the_network(tmp_path: Path):
     )
 
 
+def test_the_command_says_how_to_get_the_weights(tmp_path: Path, monkeypatch, capsys):
+    from ddfd_training.evaluate_cli import main
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    code = main(["--onnx", "no.onnx", "--data", "nyuv2", "--lpips", "vgg"])
+    assert code == 2
+    assert "vgg16-397923af.pth" in capsys.readouterr().err
+
+
 def test_bad_arguments_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="alex, vgg, squeeze"):
         Lpips("resnet")

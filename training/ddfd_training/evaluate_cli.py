@@ -21,7 +21,7 @@ from rich.progress import track
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.inference import open_backend
-from ddfd_ros.inference.base import Backend
+from ddfd_ros.inference.base import Backend, BackendOptions
 from ddfd_training.evaluate import ConstantDepth, evaluate
 from ddfd_training.evaluate_arguments import build_parser, data_options, fill_from_recipe
 from ddfd_training.evaluate_data import (
@@ -30,7 +30,9 @@ from ddfd_training.evaluate_data import (
     mean_training_depth_m,
     open_evaluation_set,
 )
+from ddfd_training.evaluate_deblur import with_deblurring
 from ddfd_training.evaluate_report import print_report
+from ddfd_training.metrics import Lpips, plot_depth_bins
 from ddfd_training.paper_table import (
     DEFAULT_FOLDERS,
     our_rows,
@@ -83,6 +85,9 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         DdfdError: The model or the data cannot be used; the message says why.
     """
     recipe = fill_from_recipe(arguments) if arguments.config else None
+    fetch = arguments.lpips_weights == "download"
+    weights = None if fetch else arguments.lpips_weights
+    lpips = Lpips(arguments.lpips, weights, download=fetch) if arguments.lpips else None
     path = Path(arguments.checkpoint or arguments.onnx or arguments.engine)
     runtime = (
         "torch" if arguments.checkpoint and arguments.runtime == "auto" else arguments.runtime
@@ -110,8 +115,21 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         bar = track(
             items, description=f"evaluating {path.name}", total=len(items), console=console
         )
-        model = Resized(backend, tuple(arguments.size)) if arguments.size else backend
-        report["result"] = evaluate(model, bar, items.sensor_range_m, edges=not arguments.no_edges)
+        answering, asked = with_deblurring(
+            backend,
+            arguments.deblur,
+            arguments.deblur_depth,
+            bar,
+            BackendOptions(threads=arguments.threads, precision=arguments.precision),
+        )
+        model = Resized(answering, tuple(arguments.size)) if arguments.size else answering
+        if arguments.deblur:
+            report["deblurring"] = {
+                "file": Path(arguments.deblur).name, "depth": arguments.deblur_depth
+            }  # fmt: skip
+        report["result"] = evaluate(
+            model, asked, items.sensor_range_m, edges=not arguments.no_edges, lpips=lpips
+        )
     if arguments.baseline:
         report["baseline"] = _baseline(options, items, console)
     return report
@@ -139,6 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_report(report, console)
     if arguments.config:
         _print_beside_papers(report, Path(arguments.checkpoint), console)
+    if arguments.plot and "depth_bins" in report["result"]:
+        bins = {"bins": report["result"]["depth_bins"]}
+        drawn = plot_depth_bins({report["model"]["file"]: bins}, arguments.plot)
+        console.print(f"written: {drawn}", highlight=False)
     if arguments.json:
         target = Path(arguments.json)
         target.parent.mkdir(parents=True, exist_ok=True)
