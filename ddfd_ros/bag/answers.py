@@ -161,7 +161,6 @@ class FrameAnswers:
         self, header: Any, info: Any | None, camera: Intrinsics | None, size: tuple[int, int]
     ) -> bytes:
         """The camera of the published pixels; all zero where it is not calibrated."""
-        known = info is not None and camera is not None
         region = self._types["sensor_msgs/msg/RegionOfInterest"](
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
         )
@@ -169,15 +168,19 @@ class FrameAnswers:
             header=self._header(header),
             height=size[0],
             width=size[1],
-            distortion_model=info.distortion_model if known else "",
-            d=np.array(info.d if known else (), np.float64),
-            k=np.array(camera.k if camera is not None and known else (0.0,) * 9, np.float64),
-            r=np.array(info.r if known else (0.0,) * 9, np.float64),
-            p=np.array(camera.p if camera is not None and known else (0.0,) * 12, np.float64),
+            distortion_model="",
+            d=np.zeros(0),
+            k=np.zeros(9),
+            r=np.zeros(9),
+            p=np.zeros(12),
             binning_x=0,
             binning_y=0,
             roi=region,
         )
+        if info is not None and camera is not None:
+            message.distortion_model = info.distortion_model
+            message.d, message.r = np.array(info.d, np.float64), np.array(info.r, np.float64)
+            message.k, message.p = np.array(camera.k), np.array(camera.p)
         return bytes(self._store.serialize_cdr(message, _INFO))
 
     def _cloud(

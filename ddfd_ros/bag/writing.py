@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
@@ -22,7 +22,7 @@ from ddfd_ros.bag.errors import BagError
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _SUFFIXES = {"mcap": ".mcap", "sqlite3": ".db3"}
-_VERSION = 8
+_VERSION: Final = 8
 """Of metadata.yaml: read by every ROS 2 since Humble."""
 _RUN, _METADATA, _INFO = "run.json", "metadata.yaml", "rosbag2_bagfile_information"
 

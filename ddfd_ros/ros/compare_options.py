@@ -54,7 +54,7 @@ def declare_options(node: Any) -> CompareOptions:
     Raises:
         OptionError: A value is refused.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for item in fields(CompareOptions):
         descriptor = ParameterDescriptor(description=_DESCRIPTIONS[item.name], read_only=True)
         default = list(item.default) if isinstance(item.default, tuple) else item.default
