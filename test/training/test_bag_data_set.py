@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -15,6 +16,9 @@ from ddfd_ros.core.errors import DatasetError
 from ddfd_training.datasets import open_dataset
 
 pytest.importorskip("rosbags")
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("DDFD_DATA", ROOT.parent / "shared" / "data")) / "rgbd_video"
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"
@@ -172,3 +176,19 @@ def test_wrong_topics_are_explained(tmp_path: Path):
         open_dataset("bag", tmp_path / "bag")
     with pytest.raises(DatasetError, match=r"expected images on /front"):
         open_dataset("bag", tmp_path / "bag", image_topic="/front")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no recording at {DATA}")
+def test_a_real_recording_is_the_same_from_a_bag_and_from_its_folder(tmp_path: Path):
+    folder = open_dataset("folder", DATA)
+    with BagMaker(tmp_path / "bag") as bag:
+        for index in range(3):
+            sample, taken = folder[index], index / 15
+            bag.image("/camera/rgb/image_color", taken, sample.sharp_rgb, taken)
+            bag.image("/camera/depth_registered/image", taken + 0.003, sample.depth_m, taken)
+    dataset = open_dataset("bag", tmp_path / "bag")
+    assert len(dataset) == 3
+    for index, sample in enumerate(dataset):
+        np.testing.assert_array_equal(sample.sharp_rgb, folder[index].sharp_rgb)
+        np.testing.assert_array_equal(sample.depth_m, folder[index].depth_m)

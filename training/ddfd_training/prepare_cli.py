@@ -13,8 +13,6 @@ errors. Views that lie off by more than the limits are left out, and listed with
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -25,7 +23,6 @@ import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from ddfd_ros.core.errors import DatasetError, DdfdError
 from ddfd_ros.core.thin_lens import LensConfig
@@ -36,7 +33,6 @@ from ddfd_training.prepare import (
     Aligned,
     PreparedView,
     PrepareOptions,
-    ViewReport,
     align_view,
     finish_view,
 )
@@ -44,10 +40,10 @@ from ddfd_training.prepare_align import MODELS
 from ddfd_training.prepare_crop import Box, common
 from ddfd_training.prepare_depth import INPAINTINGS
 from ddfd_training.prepare_files import MAX_GAP_S, PAIRINGS, find_views
+from ddfd_training.prepare_report import plain, print_report, summarise, write_json
 
 DEFAULTS = PrepareOptions()
 MAX_MILLIMETRES = 65535
-SHOWN = 40
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -138,14 +134,14 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "summary": summary | {"written": len(chosen), "without_partner": alone},
         "options": asdict(options),
         "common_part_px": asdict(box),
-        "views": [_plain(asdict(one)) for one in reports.values()],
+        "views": [plain(asdict(one)) for one in reports.values()],
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    _write_json(arguments.out / REGISTRATION_FILE, report)
+    write_json(arguments.out / REGISTRATION_FILE, report)
     if arguments.lens is not None and chosen:
         scale = chosen[0].scale * (options.size[0] / box.shaped(*options.size).height
                                    if options.size else 1.0)  # fmt: skip
-        _write_json(arguments.out / LENS_FILE, {"lens": asdict(_scaled(arguments.lens, scale))})
+        write_json(arguments.out / LENS_FILE, {"lens": asdict(_scaled(arguments.lens, scale))})
     return report
 
 
@@ -180,72 +176,6 @@ def _write_view(out: Path, name: str, view: PreparedView) -> None:
             pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
             if not cv2.imwrite(str(path), pixels):
                 raise DatasetError(f"expected to write an image to {path}; is the disk full?")
-
-
-def summarise(reports: Sequence[ViewReport], options: PrepareOptions) -> dict[str, Any]:
-    """Numbers of views, and median, 95th percentile and maximum of the errors in pixels."""
-    refused = {one.name: one.problem for one in reports if one.problem}
-    summary: dict[str, Any] = {"views": len(reports), "beyond_limits": len(refused)}
-    limits = (options.max_error_px, options.max_depth_error_px)
-    for key, limit in zip(("sharp_error_px", "depth_error_px"), limits, strict=True):
-        values = [getattr(one, key) for one in reports if getattr(one, key) is not None]
-        finite = [value for value in values if math.isfinite(value)]
-        if values:
-            summary[key] = {
-                "measured": len(finite),
-                "median": float(np.median(finite)) if finite else None,
-                "p95": float(np.percentile(finite, 95)) if finite else None,
-                "max": max(finite, default=None),
-                "limit": limit,
-            }
-    return summary | {"refused": refused}
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN: it becomes null."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(_plain(content), indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
-    """Errors per view and overall, as a table."""
-    table = Table("view", "photographs (px)", "depth (px)", "90 %", "depth known", "remark")
-    for one in report["views"][:SHOWN]:
-        known = one["depth_known"]
-        table.add_row(
-            one["name"],
-            _number(one["sharp_error_px"]),
-            _number(one["depth_error_px"]),
-            _number(one["depth_error_p90_px"]),
-            "" if known is None else f"{100 * known:.0f} %",
-            one["problem"],
-        )
-    summary = report["summary"]
-    for key in ("median", "p95", "max", "limit"):
-        errors = [summary.get(f"{kind}_error_px", {}) for kind in ("sharp", "depth")]
-        row = [_number(error.get(key)) for error in errors]
-        table.add_row(key, row[0], row[1], "", "", "", style="bold")
-    console.print(table)
-    if len(report["views"]) > SHOWN:
-        console.print(f"the first {SHOWN} of {len(report['views'])} views", highlight=False)
-    console.print(
-        f"{summary['written']} of {summary['views']} views written to {out}, "
-        f"{summary['beyond_limits']} beyond the limits, "
-        f"{len(summary['without_partner'])} without partner",
-        highlight=False,
-    )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
