@@ -117,6 +117,17 @@ def test_plan_names_tests_and_losses_that_exist() -> None:
     assert claimed == {"not run"}
 
 
+def test_plan_of_the_tables_needs_no_baseline() -> None:
+    """The papers' networks for the table: one seed, no classical method, tests of the table."""
+    plan = load_plan(PLAN.with_name("tables.yaml"))
+    jobs = claims_run.all_jobs(plan)
+    assert (claims_run.BASELINE, 0) not in jobs
+    networks = {plan.recipe(arm, seed, Path("d"), 1.0).network.name for arm, seed in jobs}
+    assert networks == {"d3net", "2hded"}
+    known = {"nyu-sharp", "nyu-2m", "nyu-4m", "nyu-8m", "dslr-n2.8", "dslr-n8"}
+    assert {test for arm in plan.arms.values() for test in arm.tests} == known
+
+
 def test_unknown_settings_are_named(tmp_path: Path) -> None:
     text = PLAN.read_text(encoding="utf-8")
     broken = tmp_path / "plan.yaml"

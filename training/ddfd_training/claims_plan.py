@@ -65,14 +65,14 @@ class Plan:
         seeds: Each arm is trained once with each.
         tests: By name.
         arms: By name.
-        baseline: The classical method.
+        baseline: The classical method, if it is to be asked.
     """
 
     base: Mapping[str, Any]
     seeds: tuple[int, ...]
     tests: Mapping[str, ProbeConfig]
     arms: Mapping[str, ArmConfig]
-    baseline: BaselineConfig
+    baseline: BaselineConfig | None
 
     def recipe(self, arm: str, seed: int, data_root: Path, steps_factor: float) -> TrainConfig:
         """The training of one arm with one seed."""
@@ -105,7 +105,11 @@ def load_plan(path: str | Path) -> Plan:
             name: build_record(ArmConfig, item, f"arms.{name}")
             for name, item in values.pop("arms").items()
         },
-        "baseline": build_record(BaselineConfig, values.pop("baseline"), "baseline"),
+        "baseline": (
+            build_record(BaselineConfig, values.pop("baseline"), "baseline")
+            if "baseline" in values
+            else None
+        ),
         "seeds": build_record(tuple[int, ...], values.pop("seeds"), "seeds"),
         "base": values.pop("base"),
     }

@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         help="train this many times as long, on every side; keep results of one factor apart",
     )
+    parser.add_argument("--accelerator", default="cpu", help="Lightning's: cpu, gpu, ...")
     parser.add_argument("--list", action="store_true", help="say what is done and what is not")
     return parser
 
@@ -93,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def all_jobs(plan: Plan) -> list[tuple[str, int]]:
     """Arms with their seeds, seed by seed; the baseline after the first turn."""
     turns = [[(arm, seed) for arm in plan.arms] for seed in plan.seeds]
-    return [*turns[0], (BASELINE, 0), *(job for turn in turns[1:] for job in turn)]
+    baseline = [(BASELINE, 0)] if plan.baseline is not None else []
+    return [*turns[0], *baseline, *(job for turn in turns[1:] for job in turn)]
 
 
 def job_name(arm: str, seed: int) -> str:
@@ -107,12 +109,14 @@ def run_job(plan: Plan, arm: str, seed: int, arguments: argparse.Namespace) -> d
     data_root = Path(arguments.data)
     head = {"arm": arm, "seed": seed, "machine": machine_info()}
     torch.set_num_threads(1)
-    if arm == BASELINE:
+    if arm == BASELINE and plan.baseline is not None:
         name = plan.baseline.test
         found = measure_baseline(plan.baseline, plan.tests[name], data_root, arguments.cache)
         return {**head, "tests": {name: found}, "seconds": time.perf_counter() - start}
     config = plan.recipe(arm, seed, data_root, arguments.steps_factor)
-    weights = train(config, Path(arguments.runs), {"accelerator": "cpu", "devices": 1})
+    weights = train(
+        config, Path(arguments.runs), {"accelerator": arguments.accelerator, "devices": 1}
+    )
     assert weights is not None  # no early stop was asked for
     trained_s = time.perf_counter() - start
     network, _ = load_checkpoint(weights)
