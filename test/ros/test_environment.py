@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -112,3 +115,41 @@ def test_models_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     for wrong in ("", "another", str(tmp_path / "missing.onnx")):
         with pytest.raises(ModelLoadError, match=r"expected a model file.*our-model.*got"):
             environment.resolve_model(wrong)
+
+
+PARENT = """
+import os, subprocess, sys
+from ddfd_ros.ros.environment import launch_environment
+child = "import time; from ddfd_ros.ros.environment import end_with_parent; end_with_parent()"
+child += "; print('ready', flush=True); time.sleep(60)"
+environ = os.environ | (launch_environment("none") if sys.argv[1] == "launched" else {})
+process = subprocess.Popen([sys.executable, "-c", child], env=environ, stdout=subprocess.PIPE)
+process.stdout.readline()
+print(process.pid, flush=True)
+process.wait()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a request to Linux")
+@pytest.mark.parametrize("how", ["launched", "by hand"])
+def test_a_launched_process_ends_with_its_parent_and_another_does_not(how):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, how], stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + (10.0 if how == "launched" else 0.5)
+    while running(child) and time.monotonic() < end:
+        time.sleep(0.02)
+    alive = running(child)
+    if alive:
+        os.kill(child, signal.SIGKILL)
+    assert alive == (how == "by hand")
+
+
+def running(pid):
+    """Whether a process runs; one that ended and waits for its new parent does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
