@@ -31,8 +31,16 @@ PACKAGES = {
 SHARED = [
     name for name in ("launch", "config", "rviz", "foxglove", "models") if (ROOT / name).is_dir()
 ]
-# Installed by NVIDIA's own means where there is a GPU.
-NOT_FROM_REQUIREMENTS = {"tensorrt", "pycuda"}
+# Installed by NVIDIA's own means where there is a GPU; parts of a ROS 2 installation that are used
+# where they are there; and the stand-in that tests put on their path.
+NOT_FROM_REQUIREMENTS = {
+    "tensorrt",
+    "pycuda",
+    "cv_bridge",
+    "sensor_msgs_py",
+    "bond",
+    "standin_gpu",
+}
 MESSAGES = {"builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs", "rcl_interfaces"}
 MESSAGES |= {"sensor_msgs", "std_msgs", "std_srvs"}
 # The wheels have no launch; files that use it run where ROS 2 is installed.
