@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ddfd_ros.core.field_record import FieldRecord
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.ros.environment import end_with_parent, prepare_environment
 from ddfd_ros.ros.main import StopFlag
+from ddfd_ros.ros.throttle import ThrottledLog
 
 _POLL_S = 0.2
 _WRITE_PERIOD_S = 5.0
@@ -62,7 +63,7 @@ def _run(stop: StopFlag, output: Path, match: str) -> int:
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-    record, start = FieldRecord(), time.monotonic()
+    record, start, log = FieldRecord(), time.monotonic(), ThrottledLog(60.0)
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
     def add(message: Any) -> None:
@@ -74,9 +75,7 @@ def _run(stop: StopFlag, output: Path, match: str) -> int:
 
     def write() -> None:
         content = {"started": started, "machine": machine_info(), **record.to_dict()}
-        temporary = output.with_name(output.name + ".new")
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(output)
+        _write(output, content)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     node = rclpy.create_node("ddfd_summary")
@@ -91,7 +90,7 @@ def _run(stop: StopFlag, output: Path, match: str) -> int:
             if stop.requested and end == float("inf"):
                 end = time.monotonic() + _FINISH_S
             if time.monotonic() - written > _WRITE_PERIOD_S:
-                write()
+                _renew(write, lambda text: log(node.get_logger().warning, text))
                 written = time.monotonic()
     except ExternalShutdownException:
         pass
@@ -100,6 +99,25 @@ def _run(stop: StopFlag, output: Path, match: str) -> int:
     executor.shutdown(timeout_sec=0.5)
     node.destroy_node()
     return 0
+
+
+def _write(output: Path, content: dict[str, Any]) -> None:
+    """Write the file so that it is always whole."""
+    temporary = output.with_name(output.name + ".new")
+    try:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(output)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _renew(write: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Write, or say why not: the recording beside us fills the disk, which may be freed again."""
+    try:
+        write()
+    except OSError as error:
+        say(f"the summary cannot be renewed, the last one stays: {error}")
 
 
 if __name__ == "__main__":

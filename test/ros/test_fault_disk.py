@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -137,3 +139,29 @@ def test_the_node_goes_on_when_its_log_has_no_room(disk, stage, tools, monkeypat
     assert peer.report(in_flight="0")["answered"] == "5"
     status, _ = node.stop()
     assert status == 0
+
+
+def test_the_summary_of_a_field_test_outlives_a_full_disk(disk, stage):
+    """The recording beside it fills the disk; whole summaries before and after."""
+    stage.start()
+    output = disk.folder / "summary.json"
+    environ = os.environ | {"ROS_DOMAIN_ID": str(stage.domain_id)}
+    command = [sys.executable, "-m", "ddfd_ros.ros.field_summary", "--output", str(output)]
+    log = stage.folder / "summary.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environ, stdout=file, stderr=file)
+    try:
+        assert stage.peer.spin_until(output.is_file)
+        first = json.loads(output.read_text())
+        disk.fill()
+        assert stage.peer.spin_until(lambda: "cannot be renewed" in log.read_text())
+        assert process.poll() is None
+        assert json.loads(output.read_text())["started"] == first["started"]  # whole, not cut
+        (disk.folder / "ballast").unlink()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert json.loads(output.read_text()) != first
+    assert sorted(path.name for path in disk.folder.iterdir()) == ["summary.json"]
