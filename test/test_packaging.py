@@ -42,7 +42,7 @@ NOT_FROM_REQUIREMENTS = {
     "standin_gpu",
 }
 MESSAGES = {"builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs", "rcl_interfaces"}
-MESSAGES |= {"sensor_msgs", "std_msgs", "std_srvs"}
+MESSAGES |= {"rosgraph_msgs", "sensor_msgs", "std_msgs", "std_srvs"}
 # The wheels have no launch; files that use it run where ROS 2 is installed.
 ROS_MODULES = MESSAGES | {"rclpy", "ament_index_python", "launch", "launch_ros"}
 
