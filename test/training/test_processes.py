@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ddfd_ros.model.checkpoint import load_checkpoint
+from ddfd_training import evaluate_cli
 from ddfd_training.cli import train
 from ddfd_training.config import load_config
+from ddfd_training.paper_table import our_rows
 from ddfd_training.sync_norm import SharedBatchNorm2d, synchronise
 
 STEPS = 60
@@ -40,6 +43,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(root / "rgb" / f"{frame:04d}.jpg"), rgb)
         cv2.imwrite(str(root / "depth" / f"{frame:04d}.png"), levels)
     (root / "train.txt").write_text("0000\n0001\n0002\n0003\n", encoding="ascii")
+    (root / "test.txt").write_text("0001\n", encoding="ascii")
     path = root / "recipe.yaml"
     path.write_text(
         f"""
@@ -59,6 +63,7 @@ validate_every: {STEPS}
 precision: 32-true
 threads: 1
 sync_batch_norm: true
+evaluate: {{data: nyuv2, root: {root}, input: sharp, size: [96, 128], paper: [d3net/sharp]}}
 """,
         encoding="utf-8",
     )
@@ -119,6 +124,22 @@ def test_two_processes_follow_one(recipe: Path, whole: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(got, expected, rtol=5e-2)
     assert expected[-3:].mean() < 0.8 * expected[0]
     assert load_checkpoint(tmp_path / "tiny/tiny.pt")[1].training["crops"] == STEPS * 4
+
+
+def test_a_recipe_ends_in_a_row_beside_the_papers(
+    recipe: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``ddfd-evaluate --config`` takes weights, test and paper from the recipe alone."""
+    report = tmp_path / "tiny.json"
+    arguments = ["--config", str(recipe), "--runs", str(whole.parent), "--json", str(report)]
+    assert evaluate_cli.main([*arguments, "--cache", str(tmp_path / "cache"), "--no-edges"]) == 0
+    table = capsys.readouterr().out.rpartition("NYUv2, sharp images")[2]
+    assert table.index("0.706") < table.index("tiny")
+    (row,) = our_rows([tmp_path])
+    assert row.test == "nyuv2-sharp"
+    assert row.how == f"{4 * STEPS} crops of 64 px; 1 test images"
+    content = json.loads(report.read_text(encoding="utf-8"))
+    assert row.values["rmse"] == content["result"]["depth"]["mean_over_images"]["rmse"]
 
 
 def _norm_on_a_half(rank: int, address: str, folder: str) -> None:
