@@ -18,6 +18,8 @@ import numpy as np
 from ddfd_ros.core.errors import ContractError, ImageFormatError, InferenceError, ModelLoadError
 from ddfd_ros.core.metadata import ModelContract, golden_image, golden_mismatch
 from ddfd_ros.core.preprocessing import crop_outputs, pad_to_size, padded_side
+from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.inference.lens_input import LENS_NAME, lens_values, own_lens
 
 MIN_SIDE_PX = 32
 """Smallest height and width of an image a backend accepts."""
@@ -88,6 +90,8 @@ class Backend(ABC):
         self.contract = contract
         self.device = device
         self._closed = False
+        self._own_lens = own_lens(contract)
+        self._lens = self._own_lens
 
     @classmethod
     @abstractmethod
@@ -100,6 +104,22 @@ class Backend(ABC):
 
     def _close(self) -> None:  # noqa: B027 - most runtimes free everything with their objects
         """Release what garbage collection does not."""
+
+    def set_lens(self, lens: LensConfig | None) -> None:
+        """Answer for a camera with this lens from the next image on; None: the contract's lens.
+
+        Args:
+            lens: The lens at the resolution of the images, for models that take one beside them
+                (``"lens"`` among the contract's inputs).
+
+        Raises:
+            ContractError: The model takes no lens, or not one like this.
+        """
+        self._lens = self._own_lens if lens is None else lens_values(self.contract, lens)
+
+    def _beside(self) -> dict[str, np.ndarray]:
+        """What the graph takes beside the image, by name."""
+        return {} if self._lens is None else {LENS_NAME: self._lens}
 
     def infer(
         self,
@@ -188,7 +208,7 @@ class Backend(ABC):
         golden = self.contract.golden
         if golden is None:
             return {"checked": False, "mismatch": {}}
-        mismatch = golden_mismatch(golden, self.infer(golden.image()), self.tolerance_scale)
+        mismatch = golden_mismatch(golden, self._golden_answer(), self.tolerance_scale)
         bad = {name: value for name, value in mismatch.items() if value > 1.0}
         missing = sorted(set(golden.samples) - set(mismatch))
         if bad or missing:
@@ -200,6 +220,17 @@ class Backend(ABC):
                 "or export the model again"
             )
         return {"checked": True, "mismatch": mismatch}
+
+    def _golden_answer(self, heads: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """The answer to the golden input, with the lens that its samples were made with."""
+        golden, lens = self.contract.golden, self._lens
+        if golden is None:
+            return {}
+        self._lens = self._own_lens
+        try:
+            return self.infer(golden.image(), heads)
+        finally:
+            self._lens = lens
 
     def close(self) -> None:
         """Release the model; calling it twice does no harm."""

@@ -98,7 +98,7 @@ class CudaSession:
     def release(self, buffers: Sequence[Any]) -> None:
         """Free some buffers before the session ends."""
         for item in buffers:
-            kept = item.base if isinstance(item, np.ndarray) else item
+            kept: Any = item.base if isinstance(item, np.ndarray) else item
             self._buffers = [other for other in self._buffers if other is not kept]
             kept.free()
 

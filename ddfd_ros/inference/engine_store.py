@@ -32,6 +32,7 @@ class EngineWish:
         height: Height in pixels of the images, padded to what the network needs.
         width: Width, likewise.
         heads: Heads it must have.
+        part: Whether it is to have no other heads, beside an engine that has them all.
     """
 
     onnx_path: Path
@@ -40,6 +41,7 @@ class EngineWish:
     height: int
     width: int
     heads: tuple[str, ...]
+    part: bool = False
 
 
 def default_folder() -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.inference.base import HEAD_DTYPES
+from ddfd_ros.inference.lens_input import LENS_NAME
 
 INPUT_NAME = "image"
 
@@ -43,12 +44,18 @@ def check_graph(contract: ModelContract, inputs: Sequence[Port], outputs: Sequen
     """
     wanted = (contract.input_height, contract.input_width, 3)
     got = ", ".join(map(str, inputs)) or "none"
+    beside = [Port(LENS_NAME, "float32", (2,))] if LENS_NAME in contract.inputs else []
     expected = f"one input {Port(INPUT_NAME, 'uint8', wanted)}"
+    expected += "".join(f" and {port}" for port in beside)
     remedy = "export the model with ddfd-export"
     problem = ContractError(f"graph inputs: expected {expected}, got {got}; {remedy}")
-    if len(inputs) != 1 or inputs[0].name != INPUT_NAME or inputs[0].dtype != "uint8":
+    images = [port for port in inputs if port.name == INPUT_NAME]
+    # An engine without the heads that need the lens may not have that input any more.
+    if len(images) != 1 or images[0].dtype != "uint8":
         raise problem
-    shape = inputs[0].shape
+    if any(port not in beside for port in inputs if port.name != INPUT_NAME):
+        raise problem
+    shape = images[0].shape
     batched = len(shape) == 4
     if batched:
         if shape[0] not in (1, None):

@@ -62,7 +62,7 @@ class OnnxBackend(Backend):
             part = keep_outputs(self._model, heads)
             session = onnxruntime.InferenceSession(part, self._options, providers=self._providers)
             self._sessions[heads] = session
-        feed = {INPUT_NAME: image[None] if self._batched else image}
+        feed = {INPUT_NAME: image[None] if self._batched else image, **self._beside()}
         answers = session.run(list(heads), feed)
         if self._batched:
             answers = [answer[0] for answer in answers]

@@ -65,9 +65,8 @@ class OpenvinoBackend(Backend):
                 del self._requests[next(iter(self._requests))]
             self._requests[key] = request
         # The input is read in place; outputs are copied, for the request writes over its own.
-        answers = request.infer(
-            [image[None] if self._batched else image], share_inputs=True, share_outputs=False
-        )
+        inputs = {INPUT_NAME: image[None] if self._batched else image, **self._beside()}
+        answers = request.infer(inputs, share_inputs=True, share_outputs=False)
         values = [answers[index] for index in range(len(heads))]
         if self._batched:
             values = [value[0] for value in values]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddfd_ros.core.errors import ContractError, InferenceError
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.inference.base import Backend, BackendOptions
 
 _UNFIT_IN_A_ROW = 5
@@ -30,6 +31,7 @@ class SwitchingBackend(Backend):
         changed: Set when the engine failed or images come that do not fit it.
         failure: Why the last engine failed; empty when it did not.
         last_size: Height and width in pixels of the last image; None before the first.
+        last_heads: Heads asked for with the last image.
         unfit_size: The size of images that keep coming and do not fit the engine, else None.
     """
 
@@ -40,8 +42,10 @@ class SwitchingBackend(Backend):
         self.changed = threading.Event()
         self.failure = ""
         self.last_size: tuple[int, int] | None = None
+        self.last_heads: tuple[str, ...] = ()
         self.unfit_size: tuple[int, int] | None = None
         self._unfit_in_a_row = 0
+        self._chosen_lens: LensConfig | None = None
         self._standby = standby
         self._engine: Backend | None = None
 
@@ -72,6 +76,7 @@ class SwitchingBackend(Backend):
                 f"engine: expected the model {ours.weights_sha256[:12]} with {list(ours.outputs)},"
                 f" got {theirs.weights_sha256[:12]} with {list(theirs.outputs)}; build it again"
             )
+        engine.set_lens(self._chosen_lens)
         before, self._engine = self._engine, engine
         self.failure, self.unfit_size = "", None
         self._describe(engine)
@@ -85,6 +90,7 @@ class SwitchingBackend(Backend):
         timings_ms: MutableMapping[str, float] | None = None,
     ) -> dict[str, np.ndarray]:
         """Answer one image; see ``Backend.infer``."""
+        self.last_heads = tuple(self.contract.outputs if heads is None else heads)
         engine = self._engine
         if engine is not None and self._fits(engine, image):
             try:
@@ -97,6 +103,13 @@ class SwitchingBackend(Backend):
         answer = self._standby.infer(image, heads, timings_ms)
         self.last_size = (image.shape[0], image.shape[1])
         return answer
+
+    def set_lens(self, lens: LensConfig | None) -> None:
+        """Tell both, and every engine that comes; see ``Backend.set_lens``."""
+        self._standby.set_lens(lens)
+        if self._engine is not None:
+            self._engine.set_lens(lens)
+        self._chosen_lens = lens
 
     def self_test(self) -> dict[str, Any]:
         """The golden sample through the standby; an engine has its own, tested before it comes."""

@@ -120,7 +120,7 @@ class TensorrtBackend(Backend):
         if golden is None:
             return report
         for engine in self._engines[:-1]:
-            answer = self.infer(golden.image(), engine.heads)
+            answer = self._golden_answer(engine.heads)
             mismatch = golden_mismatch(golden, answer, self.tolerance_scale)
             if bad := {head: value for head, value in mismatch.items() if value > 1.0}:
                 raise ParityError(
@@ -147,7 +147,7 @@ class TensorrtBackend(Backend):
     def _infer(self, image: np.ndarray, heads: tuple[str, ...]) -> dict[str, np.ndarray]:
         engine = next(item for item in self._engines if set(item.heads) >= set(heads))
         try:
-            return engine.run(image, heads)
+            return engine.run(image, heads, self._beside())
         except CudaError as error:
             raise _device_error(error) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from ddfd_ros.inference.base import HEAD_DTYPES, DeviceError
 from ddfd_ros.inference.cuda_graph import CudaGraph, CudaGraphError
 from ddfd_ros.inference.engine_manifest import EngineManifest
 from ddfd_ros.inference.graph import INPUT_NAME, Port, check_graph
+from ddfd_ros.inference.lens_input import LENS_NAME
 from ddfd_ros.inference.tensorrt_api import TensorRt, shape_of
 
 if TYPE_CHECKING:
     from ddfd_ros.inference.cuda_session import CudaSession
 
 _KEPT_MESSAGES = 5
+_INPUT_DTYPES: dict[str, type[np.generic]] = {INPUT_NAME: np.uint8, LENS_NAME: np.float32}
 
 
 class MessageLog:
@@ -77,6 +80,7 @@ class LoadedEngine:
         self._engine: Any = engine
         inputs, outputs = self._ports()
         self._batched = check_graph(manifest.contract, inputs, outputs)
+        self._beside = tuple(port.name for port in inputs if port.name != INPUT_NAME)
         self.device_memory_bytes = api.device_memory_bytes(engine)
         self._context: Any = engine.create_execution_context()
         if self._context is None:
@@ -96,8 +100,15 @@ class LoadedEngine:
         """Heads the engine computes."""
         return self.manifest.contract.outputs
 
-    def run(self, image: np.ndarray, heads: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def run(
+        self, image: np.ndarray, heads: tuple[str, ...], beside: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         """Answer one contiguous uint8 ``[H, W, 3]`` image of a size within the manifest's range.
+
+        Args:
+            image: The image.
+            heads: Heads wanted, a selection of the engine's.
+            beside: What the engine takes besides, such as ``lens``; read anew for every image.
 
         Returns:
             Per head an array of its own.
@@ -109,6 +120,8 @@ class LoadedEngine:
         if image.shape != self._shape:
             self._set_shape(image.shape)
         np.copyto(self._views[INPUT_NAME], image)
+        for name in self._beside:
+            np.copyto(self._views[name], beside[name])
         graph = self._graphs.get(heads)
         if graph is None:
             self._enqueue(heads)
@@ -149,7 +162,7 @@ class LoadedEngine:
     def _allocate(self) -> None:
         """Memory for the largest size; addresses stay the same from here on."""
         height, width = self.manifest.shapes.maximum
-        for name in (INPUT_NAME, *self.heads):
+        for name in (INPUT_NAME, *self._beside, *self.heads):
             size_bytes = int(np.prod(_plane(name, height, width))) * _dtype(name).itemsize
             self._device[name] = self._session.device_memory(size_bytes)
             self._host[name] = self._session.page_locked(size_bytes)
@@ -168,7 +181,7 @@ class LoadedEngine:
                 f"TensorRT: expected a size within {self.manifest.shapes}, got {shape[1]}x"
                 f"{shape[0]}: {self._log}; build the engine for this size"
             )
-        for name in (INPUT_NAME, *self.heads):
+        for name in (INPUT_NAME, *self._beside, *self.heads):
             plane = _plane(name, *shape[:2])
             size_bytes = int(np.prod(plane)) * _dtype(name).itemsize
             self._views[name] = self._host[name][:size_bytes].view(_dtype(name)).reshape(plane)
@@ -176,7 +189,8 @@ class LoadedEngine:
 
     def _enqueue(self, heads: tuple[str, ...]) -> None:
         session, views = self._session, self._views
-        session.to_device(self._device[INPUT_NAME], views[INPUT_NAME])
+        for name in (INPUT_NAME, *self._beside):
+            session.to_device(self._device[name], views[name])
         if not self._context.execute_async_v3(session.stream.handle):
             raise DeviceError(
                 f"TensorRT: expected the engine to run, got: {self._log}; build it again"
@@ -195,8 +209,10 @@ class LoadedEngine:
 
 
 def _plane(name: str, height: int, width: int) -> tuple[int, ...]:
+    if name == LENS_NAME:
+        return (2,)
     return (height, width, 3) if name in (INPUT_NAME, "sharp_rgb") else (height, width)
 
 
 def _dtype(name: str) -> np.dtype:
-    return np.dtype(np.uint8 if name == INPUT_NAME else HEAD_DTYPES[name])
+    return np.dtype(_INPUT_DTYPES.get(name) or HEAD_DTYPES[name])

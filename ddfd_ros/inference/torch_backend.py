@@ -47,8 +47,9 @@ class TorchBackend(Backend):
         graph = self._graph(self._part(heads))
         # A copy: torch warns about arrays that must not be written to.
         source = torch.from_numpy(np.array(image)).to(self._device)
+        beside = [torch.from_numpy(value).to(self._device) for value in self._beside().values()]
         with torch.inference_mode():
-            answers = dict(zip(graph.outputs, graph(source), strict=True))
+            answers = dict(zip(graph.outputs, graph(source, *beside), strict=True))
         return {name: np.ascontiguousarray(answers[name].cpu().numpy()) for name in heads}
 
     def _part(self, heads: tuple[str, ...]) -> str | None:

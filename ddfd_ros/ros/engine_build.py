@@ -46,10 +46,11 @@ def build_engine(
         BuildStopped: ``stopped`` said so.
     """
     shapes = ShapeRange.fixed(wish.height, wish.width)
-    path = folder / engine_name(wish.onnx_path, shapes, wish.precision, wish.heads, 0)
+    all_heads = len(wish.heads) + wish.part
+    path = folder / engine_name(wish.onnx_path, shapes, wish.precision, wish.heads, all_heads)
     command = [*_politely(), sys.executable, "-m", "ddfd_trt.engine_cli", str(wish.onnx_path)]
     command += [str(path), "--precision", wish.precision, "--size", str(shapes)]
-    command += ["--stop-on-eof"]
+    command += ["--stop-on-eof", *(["--heads", *wish.heads] if wish.part else [])]
     if calibration is not None and wish.precision in ("int8", "best"):
         command += ["--calibrate", str(calibration)]
     lines: list[str] = []

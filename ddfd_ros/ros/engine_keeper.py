@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from ddfd_ros.inference.engine_manifest import read_manifest
 from ddfd_ros.inference.engine_store import EngineWish, find_engine
 from ddfd_ros.inference.switching import SwitchingBackend
 from ddfd_ros.ros.engine_build import BuildStopped, build_engine, build_lock
+from ddfd_ros.ros.engine_parts import PartWatch
 from ddfd_ros.ros.engine_plan import EnginePlan, sized
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class EngineKeeper:
         self._given_up: set[tuple[int, int]] = set()
         self._bad: set[str] = set()  # digests of engines that load but must not serve
         self._since = time.monotonic()
+        self._path = plan.engine_path
+        self._parts = PartWatch()
         self._sha256 = "" if plan.engine_path is None else self._digest(plan.engine_path)
         self._reason = plan.reason
         self._stop = threading.Event()
@@ -110,6 +113,7 @@ class EngineKeeper:
             self._failed(self._backend.failure)
         size = self._backend.unfit_size
         if size is None and self._backend.engine is not None:
+            self._provide_part()
             return
         size = size or self._backend.last_size
         if size is not None:
@@ -138,6 +142,27 @@ class EngineKeeper:
         except DdfdError as error:
             if not self._stop.is_set():
                 self._failed(str(error))
+
+    def _provide_part(self) -> None:
+        """Where some heads have had no subscriber for a while, build an engine without them."""
+        part, path = self._parts.wanted(self._backend), self._path
+        if part is None or path is None or not self._plan.build:
+            return
+        manifest = read_manifest(path, verify=False)
+        height, width = manifest.shapes.optimum
+        if self._plan.wish is None or not manifest.shapes.is_fixed:
+            return
+        wish = replace(self._plan.wish, height=height, width=width, heads=part, part=True)
+        self._tell(f"building an engine for {', '.join(part)} alone")
+        try:
+            with build_lock(path.parent, self._stop.is_set):
+                build_engine(
+                    wish, path.parent, self._plan.calibration, self._stop.is_set, lambda line: None
+                )
+            self._swap_in(path, wish)  # opens the smaller one beside it
+        except (DdfdError, OSError) as error:
+            self._say("error", f"TensorRT: no engine for {', '.join(part)} alone: {error}")
+            self._tell("")
 
     def _give_up(self, wish: EngineWish, error: DdfdError) -> None:
         """Not again for this size, until the node is configured anew."""
@@ -186,13 +211,14 @@ class EngineKeeper:
         try:
             self._call(lambda _: engine.self_test())
             heads = engine.contract.outputs
-            for selection in (("depth_m",), heads):
-                if set(selection) <= set(heads):
-                    self._call(lambda _, s=selection: engine.warm_up(wish.height, wish.width, s))
+            if "depth_m" in heads:
+                self._call(lambda _: engine.warm_up(wish.height, wish.width, ("depth_m",)))
+            self._call(lambda _: engine.warm_up(wish.height, wish.width, heads))
             self._call(lambda _: self._backend.install(engine))
         except BaseException:
             self._call(lambda _: engine.close())
             raise
+        self._path = path
         self._sha256, self._reason, self._pause_s = self._digest(path), "", self._plan.retry_s
         self._say("info", f"TensorRT: {path.name} serves from now on ({engine.device})")
         self._tell("")

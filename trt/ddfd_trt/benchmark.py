@@ -78,6 +78,7 @@ class BenchResult:
     median_ms: float
     mean_ms: float
     p95_ms: float
+    p99_ms: float
     min_ms: float
     max_ms: float
     fps: float
@@ -119,6 +120,7 @@ def measure(config: BenchConfig, runtime: str, progress: Progress | None = None)
         median_ms=float(np.median(times_ms)),
         mean_ms=float(np.mean(times_ms)),
         p95_ms=float(np.percentile(times_ms, 95)),
+        p99_ms=float(np.percentile(times_ms, 99)),
         min_ms=min(times_ms),
         max_ms=max(times_ms),
         fps=config.repeats / total_s,
@@ -153,7 +155,7 @@ def results_table(config: BenchConfig, results: Sequence[BenchResult]) -> Table:
         caption="\n".join(result.device for result in results),
     )
     table.add_column("runtime", no_wrap=True)
-    for name in ("load ms", "first ms", "median ms", "p95 ms", "frames/s", "self-test"):
+    for name in ("load ms", "first ms", "median ms", "p95 ms", "p99 ms", "frames/s", "self-test"):
         table.add_column(name, justify="right")
     for result in results:
         worst = max(result.self_test["mismatch"].values(), default=0.0)
@@ -163,6 +165,7 @@ def results_table(config: BenchConfig, results: Sequence[BenchResult]) -> Table:
             f"{result.first_ms:.0f}",
             f"{result.median_ms:.2f}",
             f"{result.p95_ms:.2f}",
+            f"{result.p99_ms:.2f}",
             f"{result.fps:.1f}",
             f"{worst:.2f} of 1" if result.self_test["checked"] else "no sample",
         )
@@ -181,7 +184,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[BenchConfig, Path 
     """Configuration and the JSON file to write, from the command line."""
     defaults = BenchConfig(model="")
     parser = argparse.ArgumentParser(prog="ddfd-bench", description=__doc__)
-    parser.add_argument("model", help="model file (.onnx, .pt)")
+    parser.add_argument("model", help="model file (.onnx, .engine, .pt)")
     parser.add_argument(
         "--runtime",
         nargs="+",

@@ -155,7 +155,9 @@ def _configure(api: TensorRt, builder: Any, network: Any, config: Any, job: Buil
         chosen = (sources.EDGE_MASK_CONVOLUTIONS, sources.JIT_CONVOLUTIONS)
         config.set_tactic_sources(sum(1 << int(source) for source in chosen))
     profile = builder.create_optimization_profile()
-    batch = (1,) if len(shape_of(network.get_input(0).shape)) == 4 else ()
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    image = next(item for item in inputs if item.name == INPUT_NAME)
+    batch = (1,) if len(shape_of(image.shape)) == 4 else ()
     sizes = (job.shapes.minimum, job.shapes.optimum, job.shapes.maximum)
     profile.set_shape(INPUT_NAME, *((*batch, *size, 3) for size in sizes))
     config.add_optimization_profile(profile)

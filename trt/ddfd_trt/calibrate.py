@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ddfd_ros.core.preprocessing import pad_to_size
+from ddfd_ros.inference.graph import INPUT_NAME
 from ddfd_ros.inference.tensorrt_api import TensorRt
 from ddfd_trt.files import write_atomically
 from ddfd_trt.verify import find_images, load_images
@@ -30,16 +31,24 @@ class ImageBatches:
             the blur that the network looks at.
         width: Width, likewise.
         cache: File that keeps what calibration found, so that it need not run again.
+        beside: What the graph takes besides, by name: the same for all pictures.
     """
 
     paths: tuple[Path, ...]
     height: int
     width: int
     cache: Path
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def from_folder(
-        cls, folder: Path, limit: int, size: tuple[int, int], cache_stem: Path, graph: bytes
+        cls,
+        folder: Path,
+        limit: int,
+        size: tuple[int, int],
+        cache_stem: Path,
+        graph: bytes,
+        beside: dict[str, np.ndarray] | None = None,
     ) -> ImageBatches:
         """At most ``limit`` pictures of a folder, spread over it.
 
@@ -57,7 +66,7 @@ class ImageBatches:
             digest.update(f"{path.name}:{path.stat().st_size};".encode())
         digest.update(str(size).encode())
         name = f"{cache_stem.name}.{digest.hexdigest()[:12]}.calibration"
-        return cls(paths, size[0], size[1], cache_stem.with_name(name))
+        return cls(paths, size[0], size[1], cache_stem.with_name(name), beside or {})
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The pictures, each contiguous uint8 ``[height, width, 3]`` RGB."""
@@ -74,11 +83,13 @@ class _Feeder:
 
     def __init__(self, batches: ImageBatches, cancel: threading.Event) -> None:
         self._images = iter(batches)
+        self._beside = batches.beside
         self._cancel = cancel
         self._session: CudaSession | None = None
+        self._memory: dict[str, tuple[np.ndarray, Any]] = {}  # on the host and on the device
 
-    def next_address(self) -> int | None:
-        """Where the next picture lies on the device; None after the last one."""
+    def next_addresses(self, names: list[str]) -> list[int] | None:
+        """Where the next picture, and what goes with it, lie on the device; None at the end."""
         image = None if self._cancel.is_set() else next(self._images, None)
         if image is None:
             self.close()
@@ -87,12 +98,17 @@ class _Feeder:
             from ddfd_ros.inference.cuda_session import CudaSession
 
             self._session = CudaSession()
-            self._host = self._session.page_locked(image.nbytes)
-            self._device = self._session.device_memory(image.nbytes)
-        np.copyto(self._host, image.ravel())
-        self._session.to_device(self._device, self._host)
+        values = {INPUT_NAME: image, **self._beside}
+        for name in names:
+            raw = values[name].view(np.uint8).ravel()
+            if name not in self._memory:
+                host = self._session.page_locked(raw.nbytes)
+                self._memory[name] = (host, self._session.device_memory(raw.nbytes))
+            host, device = self._memory[name]
+            np.copyto(host, raw)
+            self._session.to_device(device, host)
         self._session.synchronize()
-        return int(self._device)
+        return [int(self._memory[name][1]) for name in names]
 
     def close(self) -> None:
         """Free the memory."""
@@ -118,14 +134,12 @@ def make_calibrator(api: TensorRt, batches: ImageBatches, cancel: threading.Even
             return 1
 
         def get_batch(self, names: list[str]) -> list[int] | None:
-            del names  # the network has one input
             try:
-                address = feeder.next_address()
+                return feeder.next_addresses(list(names))
             except Exception as error:  # whatever it is, C++ must not see it
                 self.failure = error
                 feeder.close()
                 return None
-            return None if address is None else [address]
 
         def read_calibration_cache(self) -> bytes | None:
             return batches.cache.read_bytes() if batches.cache.is_file() else None

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from ddfd_ros.core.errors import ContractError, ModelLoadError
 from ddfd_ros.core.metadata import ModelContract, golden_image, make_golden
 from ddfd_ros.inference import open_backend
@@ -25,6 +27,7 @@ from ddfd_ros.inference.engine_manifest import (
     manifest_path,
     write_manifest,
 )
+from ddfd_ros.inference.lens_input import LENS_NAME, own_lens
 from ddfd_ros.inference.onnx_file import keep_outputs, load_onnx
 from ddfd_ros.inference.precision import tolerance_of
 from ddfd_ros.inference.tensorrt_api import TensorRt, load_tensorrt
@@ -79,7 +82,8 @@ def make_engine(job: EngineJob) -> EngineManifest:
     api = load_tensorrt(build=True)
     machine = local_machine(api)
     graph = keep_outputs(data, heads)
-    batches = _batches(job, shapes, graph)
+    lens = own_lens(contract)
+    batches = _batches(job, shapes, graph, {} if lens is None else {LENS_NAME: lens})
     if not api.weakly_typed:
         graph = _typed_graph(graph, options.precision, batches, job.on_phase)
     job.output.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +155,9 @@ def local_machine(api: TensorRt) -> GpuMachine:
         session.close()
 
 
-def _batches(job: EngineJob, shapes: ShapeRange, graph: bytes) -> ImageBatches | None:
+def _batches(
+    job: EngineJob, shapes: ShapeRange, graph: bytes, beside: dict[str, np.ndarray]
+) -> ImageBatches | None:
     options = job.options
     if options.precision not in ("int8", "best"):
         return None
@@ -168,6 +174,7 @@ def _batches(job: EngineJob, shapes: ShapeRange, graph: bytes) -> ImageBatches |
         shapes.optimum,
         job.output.with_name(job.onnx_path.stem),
         graph,
+        beside,
     )
 
 

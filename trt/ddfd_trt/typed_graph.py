@@ -54,11 +54,18 @@ class _Halver:
         }
         self._float = self._float_tensors()
         self._outputs = {item.name for item in self._graph.output}
+        self._inputs = {
+            item.name
+            for item in self._graph.input
+            if item.type.tensor_type.elem_type == TensorProto.FLOAT
+        }
         self._half_weights: dict[str, str] = {}
         self._nodes: list[onnx.NodeProto] = []
 
     def run(self) -> None:
         """Rewrite nodes and weights."""
+        for name in self._inputs:
+            self._cast(name, f"{name}_half", TensorProto.FLOAT16)
         for node in self._graph.node:
             self._rewrite(node)
         del self._graph.node[:]
@@ -90,6 +97,8 @@ class _Halver:
                 continue
             if name in self._weights:
                 node.input[index] = self._half_weight(name)
+            elif name in self._inputs:
+                node.input[index] = f"{name}_half"
         self._nodes.append(node)
         self._restore_outputs(node)
 
@@ -112,7 +121,7 @@ class _Halver:
     def _keep_single(self, node: onnx.NodeProto) -> None:
         """Compute one node in single precision between casts."""
         for index, name in enumerate(node.input):
-            if name in self._float and name not in self._weights:
+            if name in self._float and name not in self._weights and name not in self._inputs:
                 single = f"{node.output[0]}_in{index}"
                 self._cast(name, single, TensorProto.FLOAT)
                 node.input[index] = single
@@ -167,7 +176,7 @@ def quantised(graph: bytes, batches: ImageBatches) -> bytes:
 
         def get_next(self) -> dict[str, Any] | None:
             image = next(self._images, None)
-            return None if image is None else {INPUT_NAME: image}
+            return None if image is None else {INPUT_NAME: image, **batches.beside}
 
     with TemporaryDirectory() as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / "quantised.onnx"

@@ -340,7 +340,8 @@ class Builder:
             return True
         shape = config._calibration_profile._shapes[network.get_input(0).name][1]
         total, count = 0.0, 0
-        while (pointers := calibrator.get_batch([network.get_input(0).name])) is not None:
+        names = [network.get_input(index).name for index in range(network.num_inputs)]
+        while (pointers := calibrator.get_batch(names)) is not None:
             size = int(np.prod(shape))
             values = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(pointers[0]))
             total, count = total + float(values.mean()), count + 1
@@ -388,7 +389,12 @@ class IExecutionContext:
         source = (ctypes.c_ubyte * size).from_address(addresses[engine._head["input"]])
         image = np.ctypeslib.as_array(source).reshape(shape)
         names = [item.name for item in engine._session.get_outputs()]
-        answers = engine._session.run(names, {engine._head["input"]: image.copy()})
+        feed = {engine._head["input"]: image.copy()}
+        for item in engine._session.get_inputs():
+            if item.name not in feed:
+                values = (ctypes.c_float * item.shape[0]).from_address(addresses[item.name])
+                feed[item.name] = np.ctypeslib.as_array(values).copy()
+        answers = engine._session.run(names, feed)
         for name, value in zip(names, answers, strict=True):
             answer = np.ascontiguousarray((value * engine._head["wrong"]).astype(value.dtype))
             ctypes.memmove(addresses[name], answer.ctypes.data, answer.nbytes)
@@ -409,6 +415,8 @@ class ICudaEngine:
         low, _, high = self._head["shapes"]
         if low == high:  # a profile of one size makes an engine without dynamic sides
             for tensor in self._tensors.values():
+                if -1 not in tensor.shape:
+                    continue
                 fixed = tuple(high) if len(tensor.shape) == len(high) else tuple(high[:2])
                 tensor.shape = fixed
 
@@ -420,7 +428,8 @@ class ICudaEngine:
         return self._names[index]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
-        return TensorIOMode.INPUT if name == self._names[0] else TensorIOMode.OUTPUT
+        inputs = {item.name for item in self._model.graph.input}
+        return TensorIOMode.INPUT if name in inputs else TensorIOMode.OUTPUT
 
     def get_tensor_shape(self, name: str) -> tuple:
         return self._tensors[name].shape
