@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,8 @@ class ByteGraph(nn.Module):
         examples = {}
         for name in self.inputs[1:]:
             if name == "lens":
-                examples[name] = torch.tensor(lens_vector(self.network.lens))
+                lens: Any = self.network.lens
+                examples[name] = torch.tensor(lens_vector(lens))
             else:  # a map of the image's size, in metres or pixels
                 examples[name] = torch.ones(height, width)
         return examples
