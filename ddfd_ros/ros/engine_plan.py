@@ -80,7 +80,12 @@ def _plan_for_engine(path: Path, parameters: NodeParameters) -> EnginePlan:
     model = path.with_name(manifest.onnx_file)
     if not model.is_file():
         return EnginePlan(path, "tensorrt")  # nothing to fall back to: opening it tells the rest
-    machine = probe_gpu()
+    try:
+        machine = probe_gpu()
+    except DdfdError as error:
+        if parameters.runtime == "tensorrt":
+            raise
+        return EnginePlan(model, "auto", reason=str(error))
     wanted = replace(
         parameters,
         engine_precision=manifest.precision,

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.sidecar import read_sidecar
 from ddfd_ros.core.types import HEADS
@@ -178,19 +181,19 @@ def _run(arguments: argparse.Namespace, cancel: threading.Event) -> int:
         calibration_limit=arguments.calibrate_limit,
     )
     output = arguments.output or model.with_name(_default_name(model, options))
-    teller = _Teller()
-    manifest = make_engine(
-        EngineJob(
-            model,
-            output,
-            options,
-            images=tuple(arguments.images),
-            timing_cache=arguments.timing_cache,
-            on_phase=teller.phase,
-            on_progress=teller.progress,
-            cancel=cancel,
+    with _Teller() as teller:
+        manifest = make_engine(
+            EngineJob(
+                model,
+                output,
+                options,
+                images=tuple(arguments.images),
+                timing_cache=arguments.timing_cache,
+                on_phase=teller.phase,
+                on_progress=teller.progress,
+                cancel=cancel,
+            )
         )
-    )
     _print_result(output, manifest)
     return EXIT_OK
 
@@ -203,24 +206,39 @@ def _default_name(model: Path, options: EngineOptions) -> str:
 
 
 class _Teller:
-    """Says how far a build is: one line at a time, also where nobody watches a terminal."""
+    """Says how far a build is: bars on a terminal, elsewhere a line now and then."""
 
     def __init__(self) -> None:
         self._start = self._said = time.monotonic()
+        self._bars = Progress(console=Console(stderr=True), transient=True)
+        self._tasks: dict[str, TaskID] = {}
         self._live = sys.stderr.isatty()
 
+    def __enter__(self) -> _Teller:
+        if self._live:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
     def phase(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        if self._live:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def progress(self, phase: str, step: int, steps: int) -> None:
-        now = time.monotonic()
-        if now - self._said < (0.2 if self._live else _SAY_EVERY_S):
-            return
-        self._said = now
-        line = f"{phase}: {step} of {steps}, {now - self._start:.0f} s"
+        """Called in TensorRT's threads."""
         if self._live:
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-        else:
+            if phase not in self._tasks:
+                self._tasks[phase] = self._bars.add_task(phase, total=steps)
+            self._bars.update(self._tasks[phase], completed=step, total=steps)
+            return
+        now = time.monotonic()
+        if now - self._said >= _SAY_EVERY_S:
+            self._said = now
+            line = f"{phase}: {step} of {steps}, {now - self._start:.0f} s"
             print(line, file=sys.stderr, flush=True)
 
 
