@@ -39,6 +39,7 @@ NOT_FROM_REQUIREMENTS = {
     "cv_bridge",
     "sensor_msgs_py",
     "bond",
+    "torchvision",  # only for a download of ImageNet weights
     "standin_gpu",
 }
 MESSAGES = {"builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs", "rcl_interfaces"}
