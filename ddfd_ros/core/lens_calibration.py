@@ -1,0 +1,123 @@
+"""The record of a lens calibration: what ``ddfd-calibrate`` measured, and node and trainer read.
+
+A thin lens at a fixed focus is two numbers, A (pixels of blur diameter per dioptre) and 1/d_f; the
+four numbers of ``LensConfig`` are one way to write them. What second moments of blur tell is the
+product k A with k = sigma / diameter of the point-spread function; A itself only its shape, or the
+nominal focal length and f-number. So the record says where A comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.thin_lens import LensConfig
+
+FORMAT = 1
+"""Version of the file's format, under the key ``ddfd_lens_calibration``."""
+KEY = "ddfd_lens_calibration"
+
+
+class LensCalibrationError(DdfdError):
+    """A calibration file does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class LensCalibration:
+    """A measured lens, for images of one size.
+
+    Attributes:
+        lens: The thin lens, its pixel pitch that of the calibration's images.
+        width: Width in pixels of these images.
+        height: Height in pixels.
+        pitch_known: Whether the pixel pitch is the sensor's; otherwise only A and the focus
+            distance of ``lens`` mean something.
+        shape: Point-spread function: ``disk``, ``gaussian`` or ``blend``.
+        sigma_per_diameter: k, the standard deviation of the whole point-spread function along one
+            axis over its diameter; 0.25 for a disk.
+        gaussian_share: Of the Gaussian in a ``blend``, from 0 to 1.
+        gaussian_sigma_per_diameter: Of that Gaussian alone.
+        sigma_0_px: Spread in focus: lens, pixels and print together, standard deviation in pixels.
+        source: Where A comes from: ``shape``, ``nominal`` or ``assumed``.
+        details: Intervals, variation over the image, data; for people.
+    """
+
+    lens: LensConfig
+    width: int
+    height: int
+    pitch_known: bool = False
+    shape: str = "disk"
+    sigma_per_diameter: float = 0.25
+    gaussian_share: float = 0.0
+    gaussian_sigma_per_diameter: float = 0.25
+    sigma_0_px: float = 0.0
+    source: str = "shape"
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def lens_for(self, width: int, height: int) -> LensConfig:
+        """The lens for the same camera's images at another size.
+
+        Raises:
+            LensCalibrationError: That size has another shape, so it is not a scaled image.
+        """
+        scale_x, scale_y = width / self.width, height / self.height
+        if abs(scale_x / scale_y - 1) > 0.02:
+            raise LensCalibrationError(
+                f"lens calibration: expected images of the shape {self.width}x{self.height}, got "
+                f"{width}x{height}; calibrate with images as they are used"
+            )
+        return self.lens if scale_x == 1 else self.lens.scaled(scale_x)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["lens"] = {item.name: getattr(self.lens, item.name) for item in fields(LensConfig)}
+        return {KEY: FORMAT, **values}
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str = "lens calibration") -> LensCalibration:
+        """Read plain values; unknown keys are refused by name.
+
+        Raises:
+            LensCalibrationError: Something else than a calibration.
+        """
+        if not isinstance(values, Mapping) or KEY not in values:
+            raise LensCalibrationError(
+                f"{where}: expected the YAML file of ddfd-calibrate (with the key {KEY}), got "
+                "something else"
+            )
+        if values[KEY] != FORMAT:
+            raise LensCalibrationError(
+                f"{where}: expected format {FORMAT}, got {values[KEY]!r}; calibrate again with "
+                "this version"
+            )
+        known = {item.name for item in fields(cls)}
+        arguments = {name: value for name, value in values.items() if name != KEY}
+        unknown = sorted(set(arguments) - known)
+        missing = sorted({"lens", "width", "height"} - set(arguments))
+        if unknown or missing:
+            raise LensCalibrationError(
+                f"{where}: expected the keys {sorted(known)}, got unknown {unknown} and missing "
+                f"{missing}"
+            )
+        try:
+            lens = LensConfig(**{name: float(v) for name, v in dict(arguments["lens"]).items()})
+            result = cls(**{**arguments, "lens": lens})
+        except (TypeError, ValueError) as error:
+            raise LensCalibrationError(f"{where}: {error}") from error
+        result._check(where)
+        return result
+
+    def _check(self, where: str) -> None:
+        numbers = (self.sigma_per_diameter, self.gaussian_sigma_per_diameter, self.sigma_0_px)
+        whole = all(isinstance(side, int) and side > 0 for side in (self.width, self.height))
+        shares = isinstance(self.gaussian_share, (int, float)) and 0 <= self.gaussian_share <= 1
+        finite = all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)
+        if not (whole and shares and finite and isinstance(self.details, dict)):
+            raise LensCalibrationError(
+                f"{where}: expected a size in whole pixels, finite spreads and a share from 0 to "
+                "1, got another value; calibrate again"
+            )

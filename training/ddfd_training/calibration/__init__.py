@@ -1,0 +1,1 @@
+"""Calibration of a camera's blur: target, detection, edge spread, fit, report."""
