@@ -133,6 +133,7 @@ def run_job(plan: Plan, arm: str, seed: int, arguments: argparse.Namespace) -> d
         **head,
         "network": config.network.name,
         "parameters": count_parameters(network),
+        "trained_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "loss": config.loss.name,
         "steps": config.steps,
         "crops": config.steps * config.data.batch_size,
