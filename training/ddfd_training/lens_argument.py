@@ -1,14 +1,17 @@
-"""A lens on the command line: a preset's name, or its four numbers."""
+"""A lens on the command line: a preset's name, a calibration file, or its four numbers."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from ddfd_ros.core.lens_calibration import LensCalibrationError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+from ddfd_training.calibration.files import read_calibration
 
 HELP = (
-    f"preset ({', '.join(LENS_PRESETS)}) or four numbers in SI units, "
-    "focal length,f-number,focus distance,pixel pitch: 0.015,2.8,8,5.6e-6"
+    f"preset ({', '.join(LENS_PRESETS)}), the .yaml of ddfd-calibrate, or four numbers in SI "
+    "units, focal length,f-number,focus distance,pixel pitch: 0.015,2.8,8,5.6e-6"
 )
 
 
@@ -16,10 +19,16 @@ def parse_lens(text: str) -> LensConfig:
     """Read a lens from ``text``.
 
     Raises:
-        argparse.ArgumentTypeError: Neither a preset nor four numbers of a possible lens.
+        argparse.ArgumentTypeError: Neither a preset, a calibration nor four numbers of a
+            possible lens.
     """
     if text in LENS_PRESETS:
         return LENS_PRESETS[text]
+    if Path(text).suffix in (".yaml", ".yml"):
+        try:
+            return read_calibration(Path(text)).lens
+        except LensCalibrationError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
     try:
         focal_length_m, f_number, focus_distance_m, pixel_pitch_m = (
             float(part) for part in text.split(",")

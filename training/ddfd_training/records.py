@@ -6,16 +6,20 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
+from ddfd_ros.core.lens_calibration import LensCalibrationError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+from ddfd_training.calibration.files import read_calibration
 
 
 def build_record(kind: Any, value: Any, where: str = "") -> Any:
     """Make ``value`` (plain YAML) the type ``kind``.
 
     Args:
-        kind: A dataclass, ``LensConfig`` (whose preset may be named), a tuple, or a plain type.
+        kind: A dataclass, ``LensConfig`` (a preset's name, or a calibration file, may stand
+            for it), a tuple, or a plain type.
         value: What the file holds.
         where: The key, for messages.
 
@@ -24,9 +28,7 @@ def build_record(kind: Any, value: Any, where: str = "") -> Any:
     """
     origin = typing.get_origin(kind)
     if kind is LensConfig and isinstance(value, str):
-        if value not in LENS_PRESETS:
-            raise ValueError(f"{where}: expected one of {', '.join(LENS_PRESETS)}, got {value!r}")
-        return LENS_PRESETS[value]
+        return _lens(value, where)
     if is_dataclass(kind):
         return _build_record(kind, value, where)
     if origin is tuple:
@@ -77,6 +79,19 @@ def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, .
         build_record(kind, item, f"{where}[{i}]")
         for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
     )
+
+
+def _lens(text: str, where: str) -> LensConfig:
+    """A preset by its name, or the lens of a calibration file."""
+    if text in LENS_PRESETS:
+        return LENS_PRESETS[text]
+    if Path(text).suffix not in (".yaml", ".yml"):
+        known = ", ".join(LENS_PRESETS)
+        raise ValueError(f"{where}: expected one of {known}, or a .yaml file, got {text!r}")
+    try:
+        return read_calibration(Path(text)).lens
+    except LensCalibrationError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _number(text: str, where: str) -> float:

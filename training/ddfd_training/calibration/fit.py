@@ -194,7 +194,7 @@ def choose_shape(
     blend = fit_lens(profiles, "blend", best, matrices=matrices)
     costs = {shape: fit.cost for shape, fit in fits.items()} | {"blend": blend.cost}
     # A blend has two numbers more: it must explain clearly better to be believed.
-    if blend.cost < 0.97 * simple.cost and 0.03 < blend.value("share") < 0.97:
+    if blend.cost < 0.94 * simple.cost and 0.05 < blend.value("share") < 0.95:
         return blend, costs
     return simple, costs
 

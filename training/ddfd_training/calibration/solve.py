@@ -199,9 +199,9 @@ def _check_known(fit: LensFit, intervals: Intervals, measurement: Measurement) -
         raise CalibrationError(
             f"distances: expected pictures that tell A to {100 * WIDEST_A:g} % and the focus to "
             f"{WIDEST_FOCUS_DIOPTRE:g} dioptres, got {100 * (high - low) / 2:.0f} % and "
-            f"{(far - near) / 2:.2f}: {len(fit.pictures)} pictures from {_distances(measurement)}, "
-            f"{np.ptp(wide):.2f} dioptres apart, do not span enough; take more, from near to far, "
-            "best on both sides of the focus"
+            f"{(far - near) / 2:.2f}: {len(fit.pictures)} pictures from "
+            f"{_distances(measurement)}, {np.ptp(wide):.2f} dioptres apart, do not span enough; "
+            "take more, from near to far, best on both sides of the focus"
         )
 
 
@@ -251,7 +251,7 @@ def _calibration(
 
 
 def _lens(strength: float, focus_m: float, focal_px: float, pitch_m: float) -> LensConfig:
-    """The thin lens of that A whose image lies as far behind it as the focal length in pixels says.
+    """The thin lens of that A whose image distance is the focal length in pixels.
 
     From s = f_px pitch, 1/f = 1/s + 1/d_f and A = f s / (N pitch).
     """

@@ -1,0 +1,188 @@
+"""``ddfd-calibrate``: measure what your lens does to distance, with a printed sheet.
+
+1. Print the target:       ddfd-calibrate --print target.pdf    (at 100 %, on flat cardboard)
+2. Photograph it, focus and aperture fixed, from about ten distances between near and far,
+   slightly tilted; or record a bag while a helper holds it still at each.
+3. Measure:                ddfd-calibrate pictures/ --out lens/
+writes lens/lens.yaml (for the node's lens_calibration and for a recipe's lens:) and lens/lens.png.
+
+With companions at a small aperture in pictures/sharp (same names), add --sharp-ratio with the
+quotient of both f-numbers: f/2.8 beside f/16 is 0.175.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from ddfd_ros.core.errors import DdfdError
+from ddfd_training.calibration.errors import CalibrationError
+from ddfd_training.calibration.inputs import (
+    MOST_FRAMES,
+    BagPictures,
+    folder_camera,
+    folder_pictures,
+    is_bag,
+    read_camera,
+    read_folder,
+)
+from ddfd_training.calibration.measure import Measurement, measure
+from ddfd_training.calibration.report import plot, show, write_yaml
+from ddfd_training.calibration.solve import Nominal, Result, solve
+from ddfd_training.calibration.target import PAPERS_MM, Target, print_target
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ddfd-calibrate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", nargs="?", type=Path, help="folder of pictures, or a ROS 2 bag")
+    parser.add_argument("--out", type=Path, default=Path("lens"), help="folder of the results")
+    sheet = parser.add_argument_group("the target")
+    sheet.add_argument("--print", type=Path, metavar="FILE", help="write the target: .pdf or .png")
+    sheet.add_argument("--paper", choices=tuple(PAPERS_MM), default="a4")
+    sheet.add_argument(
+        "--circles", default="3x9", metavar="NxROWS", help="circles in a row x rows; odd rows"
+    )
+    sheet.add_argument(
+        "--step",
+        type=float,
+        default=0.0,
+        metavar="MM",
+        help="half the distance of neighbours in a row, as measured on the print; default: as "
+        "printed at 100 %%",
+    )
+    sheet.add_argument("--diameter", type=float, default=0.0, metavar="MM", help="of the circles")
+    sheet.add_argument(
+        "--scale-error",
+        type=float,
+        default=0.002,
+        metavar="SHARE",
+        help="how far the print's size may be off, as a standard deviation; widens the intervals",
+    )
+    camera = parser.add_argument_group("the camera")
+    camera.add_argument(
+        "--camera",
+        type=Path,
+        help="intrinsics: YAML of a camera_info, or fx fy cx cy in a .txt; default: what lies "
+        "beside the pictures, camera_info in the bag, or estimated from the pictures",
+    )
+    camera.add_argument(
+        "--topic", default="", help="images in the bag; default: the most frequent"
+    )
+    camera.add_argument("--frames", type=int, default=MOST_FRAMES, help="of a bag to look at")
+    camera.add_argument("--sharp", type=Path, help="companions at a small aperture, same names")
+    camera.add_argument(
+        "--sharp-ratio", type=float, default=0.0, metavar="R", help="their blur over the others'"
+    )
+    camera.add_argument(
+        "--response",
+        choices=("srgb", "linear"),
+        default="srgb",
+        help="tone curve of the pictures; blur is measured in light",
+    )
+    lens = parser.add_argument_group("what is written on the lens (tells A where blur cannot)")
+    lens.add_argument("--focal", type=float, default=0.0, metavar="MM")
+    lens.add_argument("--f-number", type=float, default=0.0, metavar="N")
+    lens.add_argument(
+        "--pitch", type=float, default=0.0, metavar="UM", help="pixel pitch of these pictures"
+    )
+    lens.add_argument(
+        "--sigma-ratio",
+        type=float,
+        default=0.0,
+        metavar="K",
+        help="sigma over diameter of the blur, where its shape does not tell; real lenses have "
+        "about 0.37",
+    )
+    lens.add_argument("--shape", choices=("auto", "disk", "gaussian", "blend"), default="auto")
+    return parser
+
+
+def _target(arguments: argparse.Namespace) -> Target:
+    try:
+        per_row, rows = (int(part) for part in arguments.circles.lower().split("x"))
+    except ValueError:
+        raise CalibrationError(
+            f"--circles: expected two numbers like 3x9, got {arguments.circles!r}"
+        ) from None
+    return Target.on_paper(arguments.paper, per_row, rows, arguments.step, arguments.diameter)
+
+
+def _measure(arguments: argparse.Namespace, target: Target, console: Console) -> Measurement:
+    path: Path = arguments.input
+    if not 0 <= arguments.sharp_ratio < 1:
+        raise CalibrationError(
+            f"--sharp-ratio: expected 0 to below 1, got {arguments.sharp_ratio}; it is the "
+            "f-number of the wide aperture over that of the small one"
+        )
+    bag = BagPictures(path, arguments.topic, arguments.frames) if is_bag(path) else None
+    if bag is not None:
+        pictures, count, camera = iter(bag), len(bag), bag.camera()
+    else:
+        count = len(folder_pictures(path))
+        pictures, camera = read_folder(path, arguments.sharp), folder_camera(path)
+    if arguments.camera is not None:
+        camera = read_camera(arguments.camera)
+    shown = track(pictures, description="looking for the target", total=count, console=console)
+    return measure(
+        shown,
+        target,
+        camera,
+        response=arguments.response,
+        sharp_share=arguments.sharp_ratio,
+        say=console.print,
+    )
+
+
+def _calibrate(arguments: argparse.Namespace, target: Target, console: Console) -> Result:
+    measurement = _measure(arguments, target, console)
+    with console.status("fitting the lens"):
+        return solve(
+            measurement,
+            nominal=Nominal(arguments.focal / 1e3, arguments.f_number, arguments.pitch / 1e6),
+            scale_error=arguments.scale_error,
+            sigma_per_diameter=arguments.sigma_ratio,
+            shape=arguments.shape,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.input is None and arguments.print is None:
+        parser.error("expected pictures of the target, or --print FILE")
+    console = Console()
+    try:
+        target = _target(arguments)
+        if arguments.print is not None:
+            print_target(target, arguments.print)
+            width, height = target.page_mm
+            console.print(
+                f"{arguments.print}: {target.per_row}x{target.rows} circles of "
+                f"{target.diameter_mm:g} mm, {2 * target.step_mm:g} mm apart in a row (step "
+                f"{target.step_mm:g} mm), sheet {width:g} x {height:g} mm; print at 100 %",
+                highlight=False,
+            )
+        if arguments.input is not None:
+            result = _calibrate(arguments, target, console)
+            show(result, console)
+            write_yaml(result, arguments.out / "lens.yaml")
+            plot(result, arguments.out / "lens.png")
+            console.print(f"written to {arguments.out}", highlight=False)
+    except (DdfdError, OSError) as error:
+        print(f"ddfd-calibrate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

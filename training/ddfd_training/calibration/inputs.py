@@ -1,0 +1,193 @@
+"""Pictures and intrinsics for the calibration, from folders, files and bags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ddfd_ros.core.errors import DatasetError
+from ddfd_training.calibration.detection import Camera
+from ddfd_training.calibration.errors import CalibrationError
+from ddfd_training.calibration.measure import Picture
+from ddfd_training.datasets.bag_reader import COMPRESSED, IMAGE, INFO, BagReader
+from ddfd_training.datasets.base import IMAGE_SUFFIXES, by_stem, read_rgb
+from ddfd_training.datasets.rgbd_folder import read_intrinsics
+
+MOST_FRAMES = 40
+_BAG_SUFFIXES = (".mcap", ".db3")
+_NO_COLOUR = ("depth", "disparity", "infra")
+_CAMERA_FILES = ("camera.yaml", "camera_info.yaml", "ost.yaml")
+
+
+def is_bag(path: Path) -> bool:
+    """Whether ``path`` is a ROS 2 bag."""
+    return path.suffix in _BAG_SUFFIXES or (path / "metadata.yaml").is_file()
+
+
+def is_rgbd(path: Path) -> bool:
+    """Whether ``path`` is an RGB-D folder."""
+    return (path / "rgb").is_dir() and (path / "depth").is_dir()
+
+
+def folder_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name.
+
+    Raises:
+        CalibrationError: There is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise CalibrationError(f"expected a folder of pictures or a bag, found none at {folder}")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise CalibrationError(f"{folder}: expected pictures of the target, found none")
+    return found
+
+
+def read_folder(folder: Path, sharp: Path | None) -> Iterator[Picture]:
+    """Pictures one after the other, with those of the same name in ``sharp``, if they have any.
+
+    Args:
+        folder: Of the pictures.
+        sharp: Of companions through a small aperture; None: ``folder/sharp`` if there is one.
+    """
+    paths = folder_pictures(folder)
+    companions = sharp or folder / "sharp"
+    by_name: dict[str, Path] = {}
+    if companions.is_dir():
+        by_name = by_stem(folder_pictures(companions))
+    elif sharp is not None:
+        raise CalibrationError(f"--sharp: expected a folder of pictures, found none at {sharp}")
+    for path in paths:
+        partner = by_name.get(path.stem)
+        image = read_rgb(path)
+        companion = None if partner is None else read_rgb(partner)
+        if companion is not None and companion.shape != image.shape:
+            raise CalibrationError(
+                f"{partner}: expected the size of {path.name}, {image.shape[:2]}, got "
+                f"{companion.shape[:2]}"
+            )
+        yield Picture(path.name, image, companion)
+
+
+class BagPictures:
+    """Frames of a bag, evenly spaced.
+
+    Args:
+        path: The bag.
+        topic: Of the images; empty: the only, or the most frequent one.
+        most: How many frames are looked at.
+
+    Raises:
+        CalibrationError: No images in the bag.
+    """
+
+    def __init__(self, path: Path, topic: str = "", most: int = MOST_FRAMES) -> None:
+        self.reader = BagReader(path)
+        counts = self.reader.topics(IMAGE, COMPRESSED)
+        colours = {t: n for t, n in counts.items() if not any(h in t.lower() for h in _NO_COLOUR)}
+        if (topic and topic not in counts) or not (topic or colours):
+            raise CalibrationError(
+                f"{path}: expected images on {topic or 'some topic'}, got "
+                f"{', '.join(sorted(self.reader.topics())) or 'no topics'}"
+            )
+        self.topic = topic or min(colours, key=lambda name: (-colours[name], name))
+        stamps = self.reader.stamps(self.topic)
+        chosen = np.unique(np.linspace(0, len(stamps) - 1, min(most, len(stamps))).round())
+        self.stamps = [stamps[int(i)] for i in chosen]
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return len(self.stamps)
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Decode one frame after the other."""
+        for stamp in self.stamps:
+            name = f"{(stamp.taken_ns or stamp.recorded_ns) / 1e9:.3f} s"
+            yield Picture(name, self.reader.image(self.topic, stamp))
+
+    def camera(self) -> Camera | None:
+        """Intrinsics from the camera_info beside the images; None: not there or uncalibrated."""
+        parts = self.topic.removesuffix("/compressed").split("/")
+        sibling = "/".join([*parts[:-1], "camera_info"])
+        if sibling not in self.reader.topics(INFO):
+            return None
+        message = self.reader.message(sibling)
+        matrix = np.asarray(message.k, dtype=float).reshape(3, 3)
+        if matrix[0, 0] <= 0:
+            return None
+        if message.distortion_model not in ("", "plumb_bob", "rational_polynomial"):
+            raise CalibrationError(
+                f"{sibling}: expected plumb_bob or rational_polynomial, got the distortion model "
+                f"{message.distortion_model!r}; record rectified images, or give --camera"
+            )
+        return Camera(matrix, np.asarray(message.d, dtype=float))
+
+
+def read_camera(path: Path) -> Camera:
+    """Intrinsics from a file of ROS's camera_calibration, or plain numbers in a text file.
+
+    Raises:
+        CalibrationError: It holds something else.
+    """
+    if not path.is_file():
+        raise CalibrationError(f"--camera: expected a file, found none at {path}")
+    if path.suffix.lower() == ".txt":
+        return _from_text(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        matrix = np.array(_numbers(values, "camera_matrix", "k"), dtype=float).reshape(3, 3)
+        distortion = np.array(_numbers(values, "distortion_coefficients", "d"), dtype=float)
+        model = values.get("distortion_model", "plumb_bob")
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CalibrationError(
+            f"{path}: expected the YAML of a camera_info (camera_matrix, "
+            f"distortion_coefficients), got something else: {error}"
+        ) from error
+    if model not in ("plumb_bob", "rational_polynomial") or not matrix[0, 0] > 0:
+        raise CalibrationError(
+            f"{path}: expected a calibrated camera with the distortion model plumb_bob or "
+            f"rational_polynomial, got {model!r} and K[0] = {matrix[0, 0]:g}"
+        )
+    return Camera(matrix, distortion.ravel())
+
+
+def _numbers(values: dict[str, object], *names: str) -> Sequence[float]:
+    found = next(values[name] for name in names if name in values)
+    if isinstance(found, dict):
+        found = found["data"]
+    assert isinstance(found, (list, tuple))  # or the conversion above says so
+    return found
+
+
+def _from_text(path: Path) -> Camera:
+    try:
+        numbers = [float(word) for word in path.read_text(encoding="utf-8").split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 9:
+        numbers = [numbers[0], numbers[4], numbers[2], numbers[5]]
+    if len(numbers) != 4:
+        raise CalibrationError(
+            f"{path}: expected a 3x3 camera matrix or fx fy cx cy in pixels, got {len(numbers)} "
+            "numbers"
+        )
+    fx, fy, cx, cy = numbers
+    return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), np.zeros(5))
+
+
+def folder_camera(folder: Path) -> Camera | None:
+    """Intrinsics lying beside the pictures, if any."""
+    for name in _CAMERA_FILES:
+        if (folder / name).is_file():
+            return read_camera(folder / name)
+    try:
+        numbers = read_intrinsics(folder)
+    except DatasetError as error:
+        raise CalibrationError(str(error)) from error
+    if numbers is None:
+        return None
+    fx, fy, cx, cy = numbers
+    return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), np.zeros(5))
