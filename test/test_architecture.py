@@ -91,6 +91,7 @@ LAYERS = (
             "bond": frozenset({"bond"}),
             "cloud": frozenset({"sensor_msgs_py"}),
             "decoding": frozenset({"cv_bridge"}),
+            "lens_file": frozenset({"yaml"}),
         },
         absent=frozenset({"torch", *GPU, *CPU_RUNTIMES}),
         needs=("rclpy",),

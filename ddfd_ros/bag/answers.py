@@ -91,7 +91,8 @@ class FrameAnswers:
         stamp_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
         image = decode(message)
         size = image.shape[0], image.shape[1]
-        lens = camera_lens(parameters).lens()
+        self._pipeline.view_options = view_options(parameters, size)
+        lens = camera_lens(parameters, size=size).lens()
         frame = Frame(image, stamp_ns, header.frame_id, lens=lens)
         estimate = self._pipeline.process(frame, self._computed())
         view = self._pipeline.published_view(*size)
@@ -129,7 +130,7 @@ class FrameAnswers:
         view: View = self._pipeline.view(*size)
         focal_px = 0.0 if camera is None else camera.k[0]
         contract = self._pipeline.backend.contract
-        verdict = judge_lens(contract.lens, self._parameters, focal_px, view)
+        verdict = judge_lens(contract, self._parameters, focal_px, view)
         self._note(verdict.problem)
         blank = bool(verdict.problem) and self._parameters.lens_guard == "blank"
         return blank_depth(estimate) if blank else estimate

@@ -8,6 +8,7 @@ compared with the lens in the model's contract.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ddfd_ros.core.thin_lens import LensConfig
@@ -106,6 +107,46 @@ def compare_lens(model: LensConfig | None, camera: CameraLens, tolerance: float)
             got = math.inf if camera.focus_distance_m >= INFINITY_M else camera.focus_distance_m
             differences.append(_said("focus distance", model.focus_distance_m, got, "m"))
     return LensVerdict(tuple(checked), tuple(differences))
+
+
+def compare_strength(
+    model: LensConfig | None, camera: CameraLens, tolerance: float
+) -> LensVerdict:
+    """Compare a lens of which only strength and focus are known; see ``compare_lens``."""
+    lens = camera.lens()
+    if model is None or lens is None:
+        return LensVerdict()
+    differences = []
+    expected, got = model.px_per_dioptre, lens.px_per_dioptre
+    if abs(got - expected) > tolerance * expected:
+        differences.append(_said("strength", expected, got, "px per dioptre"))
+    if not _same_focus(model, camera.focus_distance_m, tolerance):
+        differences.append(
+            _said("focus distance", model.focus_distance_m, lens.focus_distance_m, "m")
+        )
+    return LensVerdict(("strength", "focus distance"), tuple(differences))
+
+
+def check_range(lens_range: Mapping[str, tuple[float, float]], camera: CameraLens) -> LensVerdict:
+    """Whether a model that takes any lens within ``lens_range`` can answer for this camera.
+
+    Args:
+        lens_range: The contract's: ``px_per_dioptre`` and ``focus_distance_m``.
+        camera: The camera's, at the size of the image that the network is given.
+    """
+    lens = camera.lens()
+    if lens is None:
+        unknown = (
+            "expected the camera's lens (lens_calibration, or all camera_* parameters), got one "
+            "that is not known; the model's own lens is assumed"
+        )
+        return LensVerdict((), (unknown,))
+    differences = []
+    for name, (low, high) in lens_range.items():
+        got = float(getattr(lens, name))
+        if not low <= got <= high:
+            differences.append(f"expected {name} from {low:g} to {high:g}, got {got:.3g}")
+    return LensVerdict(tuple(lens_range), tuple(differences))
 
 
 def _same_focus(model: LensConfig, focus_distance_m: float, tolerance: float) -> bool:

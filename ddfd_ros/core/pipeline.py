@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ddfd_ros.core.blur_zones import in_dead_zone, takes_any_lens, zones
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.core.trust import Thresholds, believe
 from ddfd_ros.core.types import Estimate, Frame
 from ddfd_ros.core.view import View, ViewOptions, plan_view
@@ -35,6 +37,9 @@ class SupportsInfer(Protocol):
         timings_ms: MutableMapping[str, float] | None = None,
     ) -> dict[str, np.ndarray]:
         """Answer one image."""
+
+    def set_lens(self, lens: LensConfig | None) -> None:
+        """Answer for this lens from now on; only called for models that take one."""
 
 
 class Pipeline:
@@ -86,6 +91,7 @@ class Pipeline:
         frame: Frame,
         heads: Collection[str] | None = None,
         view_options: ViewOptions | None = None,
+        zones_below_px: float = 0.0,
     ) -> Estimate:
         """Answer one frame.
 
@@ -94,6 +100,8 @@ class Pipeline:
             heads: Outputs wanted, None for all. Where the thresholds need ``sigma_m`` it is
                 computed too, and left out of the estimate when nobody asked for it.
             view_options: For this frame; None: those in force now.
+            zones_below_px: If positive, also say where blur tells little (``Estimate.zones``),
+                with blur below so many pixels as the dead zone. Needs a known lens.
 
         Returns:
             The estimate, of the size of the frame's image or of its ``view``, with the durations
@@ -114,16 +122,34 @@ class Pipeline:
         view = plan_view(height, width, self.backend.contract, options)
         seen = _seen(frame, view)
         seeing_ms = (time.perf_counter() - start) * 1e3
+        if takes_any_lens(self.backend.contract):
+            self.backend.set_lens(seen.lens)
         outputs: dict[str, Any] = self.backend.infer(seen.image_rgb, needed, timings_ms)
         timings_ms["pad"] = timings_ms.get("pad", 0.0) + seeing_ms
         start = time.perf_counter()
         if "depth_m" in outputs:
-            outputs["depth_m"] = believe(outputs["depth_m"], outputs.get("sigma_m"), thresholds)
+            depth_m = believe(outputs["depth_m"], outputs.get("sigma_m"), thresholds)
+            lens = self._lens_of(seen)
+            if lens is not None and zones_below_px > 0:
+                contract = self.backend.contract
+                span_m = contract.depth_min_m, contract.depth_max_m
+                outputs["zones"] = zones(depth_m, lens, zones_below_px, span_m)
+                wanted.add("zones")
+            if lens is not None and thresholds.dead_zone_px > 0:
+                dead = in_dead_zone(depth_m, lens, thresholds.dead_zone_px)
+                depth_m = np.where(dead, np.float32(np.nan), depth_m)
+            outputs["depth_m"] = depth_m
         estimate = Estimate(**{name: value for name, value in outputs.items() if name in wanted})
         if not options.network_size:
             estimate = view.to_input(estimate)
         timings_ms["postprocess"] = (time.perf_counter() - start) * 1e3
         return replace(estimate, timings_ms=timings_ms)
+
+    def _lens_of(self, seen: Frame) -> LensConfig | None:
+        """The lens that the answer holds for: the camera's where the model takes any."""
+        contract = self.backend.contract
+        camera = seen.lens if takes_any_lens(contract) else None
+        return contract.lens if camera is None else camera
 
 
 def _seen(frame: Frame, view: View) -> Frame:

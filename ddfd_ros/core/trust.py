@@ -19,6 +19,8 @@ class Thresholds:
         min_depth_m: Nearest depth in metres.
         max_depth_m: Farthest depth in metres.
         max_edge: Largest jump to a neighbouring pixel, as a share of the nearer of the two depths.
+        dead_zone_px: Depth at which the lens blurs by less than this many pixels of the network's
+            image becomes NaN, where the lens is known; 0 keeps it.
         mark_range: Whether depth beyond the limits is marked as REP 117 has it (too close -Inf,
             too far +Inf) instead of becoming NaN.
     """
@@ -28,6 +30,7 @@ class Thresholds:
     max_depth_m: float = math.inf
     max_edge: float = math.inf
     mark_range: bool = False
+    dead_zone_px: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse thresholds that would blank every frame by mistake."""
@@ -39,6 +42,10 @@ class Thresholds:
             raise ContractError(
                 "min_depth_m, max_depth_m: expected 0 <= min < max in metres, got "
                 f"{self.min_depth_m} and {self.max_depth_m}"
+            )
+        if not 0 <= self.dead_zone_px < math.inf:
+            raise ContractError(
+                f"dead_zone_px: expected 0 or a number of pixels, got {self.dead_zone_px}"
             )
         if not self.max_edge > 0:
             raise ContractError(

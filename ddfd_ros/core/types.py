@@ -40,6 +40,7 @@ class Estimate:
         sharp_rgb: uint8 ``[H, W, 3]``, the all-in-focus image.
         sigma_m: float32 ``[H, W]``, standard deviation of ``depth_m`` in metres.
         defocus_px: float32 ``[H, W]``, signed blur diameter in pixels, negative before the focus.
+        zones: uint8 ``[H, W]``, where blur says little about depth, see ``core.blur_zones``.
         timings_ms: Duration of each stage in milliseconds, in the order in which they ran.
     """
 
@@ -47,4 +48,5 @@ class Estimate:
     sharp_rgb: np.ndarray | None = None
     sigma_m: np.ndarray | None = None
     defocus_px: np.ndarray | None = None
+    zones: np.ndarray | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)

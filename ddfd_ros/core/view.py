@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ddfd_ros.core.blur_zones import UNKNOWN, takes_any_lens
 from ddfd_ros.core.encodings import load_opencv
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import ModelContract
@@ -41,6 +42,8 @@ class ViewOptions:
         width: Most columns given to the network, likewise.
         oversize: ``crop`` or ``letterbox``.
         network_size: Whether the answers stay at the network's size.
+        px_per_dioptre: Strength of the camera's lens in pixels of its image; 0: unknown. For a
+            model that takes any lens: an image blurred more than it knows is scaled down.
     """
 
     pixel_pitch_m: float = 0.0
@@ -48,6 +51,7 @@ class ViewOptions:
     width: int = 0
     oversize: str = "crop"
     network_size: bool = False
+    px_per_dioptre: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class View:
             depth_m=self._plane_back(estimate.depth_m),
             sigma_m=self._plane_back(estimate.sigma_m),
             defocus_px=self._plane_back(defocus_px),
+            zones=self._plane_back(estimate.zones, UNKNOWN),
             sharp_rgb=self._picture_back(estimate.sharp_rgb),
         )
 
@@ -122,10 +127,10 @@ class View:
         scaled = scale_intrinsics(camera, *self.scales)
         return crop_intrinsics(scaled, self.left, self.top, self.width, self.height)
 
-    def _plane_back(self, plane: np.ndarray | None) -> np.ndarray | None:
+    def _plane_back(self, plane: np.ndarray | None, empty: float = np.nan) -> np.ndarray | None:
         if plane is None:
             return None
-        return _repeat(self._uncrop(plane, np.nan), self.input_height, self.input_width)
+        return _repeat(self._uncrop(plane, empty), self.input_height, self.input_width)
 
     def _picture_back(self, picture: np.ndarray | None) -> np.ndarray | None:
         if picture is None:
@@ -181,7 +186,12 @@ def plan_view(height: int, width: int, contract: ModelContract, options: ViewOpt
             pitch of model or camera is unknown.
     """
     ratio = 1.0
-    if options.pixel_pitch_m > 0 and contract.lens is not None:
+    any_lens = takes_any_lens(contract)
+    if any_lens:  # the lens goes with the pixels, whatever their size
+        largest = contract.lens_range["px_per_dioptre"][1]
+        if options.px_per_dioptre > largest:
+            ratio = largest / options.px_per_dioptre * (1 - SAME_SCALE)
+    elif options.pixel_pitch_m > 0 and contract.lens is not None:
         ratio = options.pixel_pitch_m / contract.lens.pixel_pitch_m
         if abs(ratio - 1.0) <= SAME_SCALE:
             ratio = 1.0
@@ -192,6 +202,7 @@ def plan_view(height: int, width: int, contract: ModelContract, options: ViewOpt
     letterbox = options.oversize == "letterbox"
     view = _plan((height, width), ratio, limits, letterbox)
     blind = contract.lens is None or not options.pixel_pitch_m > 0
+    blind = blind and not (any_lens and options.px_per_dioptre > 0)
     if blind and (view.scaled_height, view.scaled_width) != (height, width):
         raise ContractError(
             "letterbox: expected the pixel pitch of the camera and of the model's lens, got "

@@ -18,6 +18,7 @@ import numpy as np
 from ddfd_ros.core.errors import ContractError, DdfdError, InferenceError, ModelLoadError
 from ddfd_ros.core.metadata import ModelContract, golden_mismatch
 from ddfd_ros.core.preprocessing import pad_to_size, padded_side
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.core.types import HEADS
 from ddfd_ros.inference.base import Backend, BackendOptions, ParityError, one_line
 from ddfd_ros.inference.onnx_file import load_onnx
@@ -150,6 +151,10 @@ class TwoStageBackend(Backend):
     def from_file(cls, path: Path, options: BackendOptions) -> Backend:
         """Not available: two files are needed; see the constructor."""
         raise ModelLoadError(f"{path}: expected two model files, got one; open them one by one")
+
+    def set_lens(self, lens: LensConfig | None) -> None:
+        """Of the first model; see ``Backend.set_lens``."""
+        self._first.set_lens(lens)
 
     def infer(
         self,

@@ -14,12 +14,14 @@ from ddfd_ros.ros.camera_infos import CameraInfos, stamp_ns
 from ddfd_ros.ros.decoding import decode_message
 from ddfd_ros.ros.lens import blank_depth, camera_lens, judge_lens, view_options
 from ddfd_ros.ros.model import LoadedModel
-from ddfd_ros.ros.outputs import CLOUD, Messages, Outputs
+from ddfd_ros.ros.outputs import CLOUD, ZONES, Messages, Outputs
 from ddfd_ros.ros.parameters import NodeParameters
 from ddfd_ros.ros.products import FrameResult, Products
 from ddfd_ros.ros.statistics import Statistics
 
 _CAMERA_INFO_GRACE_S = 2.0
+DEAD_ZONE_PX = 1.0
+"""Of depth/zones, where no other is asked for: below a pixel of blur hardly anything is known."""
 _NO_MATCH = (
     "camera_info: expected one with the stamp of the image (camera_info_match is 'stamp'), got "
     "none; depth is published with an uncalibrated camera_info: let the driver stamp both alike, "
@@ -99,7 +101,7 @@ class Answers:
         height, width = image.shape[:2]
         size = (height, width)
         # Of these parameters, not of the pipeline's: they may change while the frame is computed.
-        options = view_options(parameters)
+        options = view_options(parameters, size)
         seen = plan_view(height, width, model.contract, options)
         view = seen if options.network_size else None
         wants_cloud = CLOUD in demand
@@ -109,9 +111,10 @@ class Answers:
         if not heads:
             camera = self._camera(header, size, view, parameters, wants_cloud)
             return Answer(self._products.infos(demand, camera, header), None, {})
-        lens = camera_lens(parameters).lens()
+        lens = camera_lens(parameters, size=size).lens()
         frame = Frame(image, stamp_ns(header.stamp), header.frame_id, job.received_ns, lens)
-        estimate = model.pipeline.process(frame, heads, options)
+        below_px = (parameters.dead_zone_px or DEAD_ZONE_PX) if ZONES in demand else 0.0
+        estimate = model.pipeline.process(frame, heads, options, below_px)
         computed_ns = time.monotonic_ns()
         # After the model: by now the camera_info of this very image has come.
         camera = self._camera(header, size, view, parameters, wants_cloud)
@@ -174,7 +177,7 @@ class Answers:
             published = parameters.output_size == "network"
             published_scale = view.scales[0] if published else 1.0
             focal_length_px = camera.camera.k[0] / published_scale
-        verdict = judge_lens(model.contract.lens, parameters, focal_length_px, view)
+        verdict = judge_lens(model.contract, parameters, focal_length_px, view)
         if verdict.problem and verdict.problem != self.lens_problem:
             self._warn(verdict.problem)
         self.lens_problem = verdict.problem

@@ -7,19 +7,43 @@ from dataclasses import replace
 
 import numpy as np
 
-from ddfd_ros.core.lens_guard import CameraLens, LensVerdict, compare_lens
+from ddfd_ros.core.blur_zones import takes_any_lens
+from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.lens_guard import (
+    INFINITY_M,
+    CameraLens,
+    LensVerdict,
+    check_range,
+    compare_lens,
+    compare_strength,
+)
+from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.point_cloud import CloudOptions
-from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.core.trust import Thresholds
 from ddfd_ros.core.types import Estimate
 from ddfd_ros.core.view import View, ViewOptions
+from ddfd_ros.ros.lens_file import read_lens_file
 from ddfd_ros.ros.parameters import NodeParameters
 
 
-def view_options(parameters: NodeParameters) -> ViewOptions:
-    """What the network is to see of the camera's image."""
+def view_options(parameters: NodeParameters, size: tuple[int, int] | None = None) -> ViewOptions:
+    """What the network is to see of the camera's image.
+
+    Args:
+        parameters: The node's parameters.
+        size: Height and width of the camera's image, to which a calibration is scaled; None: that
+            of the calibration.
+
+    Raises:
+        LensCalibrationError: The calibration is of images with another shape.
+    """
+    camera = camera_lens(parameters, size=size)
+    lens = camera.lens()
+    measured = _calibration(parameters)
+    known = measured is None or measured.pitch_known
     return ViewOptions(
-        pixel_pitch_m=parameters.camera_pixel_pitch_um * 1e-6,
+        pixel_pitch_m=camera.pixel_pitch_m if known else 0.0,
+        px_per_dioptre=0.0 if lens is None else lens.px_per_dioptre,
         height=parameters.network_height,
         width=parameters.network_width,
         oversize=parameters.oversize,
@@ -35,6 +59,7 @@ def thresholds(parameters: NodeParameters) -> Thresholds:
         max_depth_m=parameters.max_depth_m or math.inf,
         max_edge=parameters.max_edge or math.inf,
         mark_range=parameters.out_of_range == "rep117",
+        dead_zone_px=parameters.dead_zone_px,
     )
 
 
@@ -50,13 +75,35 @@ def cloud_options(parameters: NodeParameters) -> CloudOptions:
     )
 
 
-def camera_lens(parameters: NodeParameters, focal_length_px: float = 0.0) -> CameraLens:
+def _calibration(parameters: NodeParameters) -> LensCalibration | None:
+    return read_lens_file(parameters.lens_calibration) if parameters.lens_calibration else None
+
+
+def camera_lens(
+    parameters: NodeParameters,
+    focal_length_px: float = 0.0,
+    size: tuple[int, int] | None = None,
+) -> CameraLens:
     """What is known of the lens at the size of the camera's image.
 
     Args:
         parameters: The node's parameters.
         focal_length_px: K[0] of that image; 0: not calibrated.
+        size: Its height and width; see ``view_options``.
+
+    Raises:
+        LensCalibrationError: The calibration is of images with another shape.
     """
+    measured = _calibration(parameters)
+    if measured is not None:
+        height, width = size or (measured.height, measured.width)
+        lens = measured.lens_for(width, height)
+        return CameraLens(
+            lens.focal_length_m,
+            lens.f_number,
+            parameters.camera_focus_distance_m or min(lens.focus_distance_m, INFINITY_M),
+            lens.pixel_pitch_m,
+        )
     pitch_m = parameters.camera_pixel_pitch_um * 1e-6
     given = CameraLens(
         focal_length_m=parameters.camera_focal_length_mm * 1e-3,
@@ -68,17 +115,22 @@ def camera_lens(parameters: NodeParameters, focal_length_px: float = 0.0) -> Cam
 
 
 def judge_lens(
-    model: LensConfig | None,
+    contract: ModelContract,
     parameters: NodeParameters,
     focal_length_px: float,
     view: View,
 ) -> LensVerdict:
-    """Compare the camera, as the network sees it, with the lens the model was trained for."""
+    """Compare the camera, as the network sees it, with the lenses the model was trained for."""
     if parameters.lens_guard == "off":
         return LensVerdict()
-    camera = camera_lens(parameters, focal_length_px)
+    camera = camera_lens(parameters, focal_length_px, (view.input_height, view.input_width))
     seen = replace(camera, pixel_pitch_m=camera.pixel_pitch_m / view.scale)
-    return compare_lens(model, seen, parameters.lens_tolerance)
+    if takes_any_lens(contract):
+        return check_range(contract.lens_range, seen)
+    measured = _calibration(parameters)
+    if measured is not None and not measured.pitch_known:
+        return compare_strength(contract.lens, seen, parameters.lens_tolerance)
+    return compare_lens(contract.lens, seen, parameters.lens_tolerance)
 
 
 def blank_depth(estimate: Estimate) -> Estimate:

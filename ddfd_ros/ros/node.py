@@ -89,7 +89,11 @@ class DdfdNode(LifecycleNode):
         try:
             model = runner.load(self._stop_requested)
             runner.outputs = Outputs(
-                self, model.heads, self._statistics, self._settings.compressed_output
+                self,
+                model.heads,
+                self._statistics,
+                self._settings.compressed_output,
+                self._settings.zones_output,
             )
         except Exception as error:
             self._load_error = f"configure failed: {error}"

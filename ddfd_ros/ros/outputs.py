@@ -25,6 +25,7 @@ TOPICS: dict[str, tuple[str, str]] = {
 """Head -> its image topic and the camera_info beside it (the sibling rule of image_transport)."""
 
 COLOUR, CLOUD, COMPRESSED = "depth/color", "points", "all_in_focus/image/compressed"
+ZONES = "depth/zones"
 """What is made of the heads."""
 
 LATENCY_TOPIC = "latency"
@@ -59,7 +60,7 @@ class Demand:
             parameters: The colour and the limit of the cloud may need heads of their own.
         """
         wanted = {head for head, (image, _) in TOPICS.items() if image in self.topics}
-        if COLOUR in self.topics:
+        if COLOUR in self.topics or ZONES in self.topics:
             wanted.add("depth_m")
         if COMPRESSED in self.topics:
             wanted.add("sharp_rgb")
@@ -88,6 +89,7 @@ class Outputs:
         heads: tuple[str, ...],
         statistics: Statistics,
         compressed: bool = False,
+        zones: bool = False,
     ) -> None:
         """Advertise what can be made of ``heads``.
 
@@ -96,6 +98,7 @@ class Outputs:
             heads: What the model computes.
             statistics: Counts subscribers that ask for what a publisher cannot offer.
             compressed: Whether the compressed all-in-focus image is offered.
+            zones: Whether the mask of the depth is offered.
         """
         self._node = node
         self._statistics = statistics
@@ -106,6 +109,8 @@ class Outputs:
             kinds |= {image: Image, info: CameraInfo}
         if "depth_m" in heads:
             kinds |= {COLOUR: Image, CLOUD: PointCloud2}
+        if "depth_m" in heads and zones:
+            kinds[ZONES] = Image
         if "sharp_rgb" in heads and compressed:
             kinds[COMPRESSED] = CompressedImage
         self._publishers = {topic: self._advertise(kind, topic) for topic, kind in kinds.items()}

@@ -56,6 +56,12 @@ class ViewParameters:
 class LensParameters:
     """The camera as it is, for the scale of the input and for the lens guard."""
 
+    lens_calibration: str = parameter(
+        "",
+        "File of ddfd-calibrate with the camera's lens, in place of pitch, focal length and "
+        "aperture below; an absolute path; empty: none",
+        Change.LIVE,
+    )
     camera_pixel_pitch_um: float = parameter(
         0.0,
         "Distance between neighbouring pixels of the camera's image in micrometres (the sensor's, "
@@ -127,6 +133,14 @@ class TrustParameters:
         low=0.0,
         high=100.0,
     )
+    dead_zone_px: float = parameter(
+        0.0,
+        "Depth at which the lens blurs by less than this many pixels becomes invalid, and the "
+        "dead zone of depth/zones (1 pixel there while this is 0); 0: no limit",
+        Change.LIVE,
+        low=0.0,
+        high=100.0,
+    )
     out_of_range: str = parameter(
         "invalid",
         "Depth beyond the limits: invalid (NaN), or rep117 (too close -Inf, too far +Inf)",
@@ -165,6 +179,12 @@ class OutputParameters:
         Change.LIVE,
         low=0.0,
         high=1000.0,
+    )
+    zones_output: bool = parameter(
+        False,
+        "Whether to advertise depth/zones (mono8): 1 dead zone, 2 two distances blurred alike, 3 "
+        "both, 255 depth unknown, 0 elsewhere",
+        Change.RELOAD,
     )
     compressed_output: bool = parameter(
         False,

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from ddfd_ros.core.lens_calibration import LensCalibrationError
 from ddfd_ros.inference import RUNTIMES
 from ddfd_ros.ros.engine_parameters import EngineParameters
+from ddfd_ros.ros.lens_file import read_lens_file
 from ddfd_ros.ros.parameter_field import (
     Change,
     ParameterError,
@@ -143,11 +145,26 @@ class NodeParameters(
                     f" set both in one request, or {high_name} to 0 (no limit)"
                 )
 
-        if self.oversize == "letterbox" and not self.camera_pixel_pitch_um:
+        if self.lens_calibration:
+            self._check_calibration()
+        elif self.oversize == "letterbox" and not self.camera_pixel_pitch_um:
             raise ParameterError(
                 "oversize: expected crop while camera_pixel_pitch_um is 0, got letterbox; scaling "
                 "changes the blur that depth is read from: set the pixel pitch first"
             )
+
+    def _check_calibration(self) -> None:
+        """Refuse a file that cannot be read, and a lens that is given twice."""
+        names = ("camera_pixel_pitch_um", "camera_focal_length_mm", "camera_f_number")
+        if given := [name for name in names if getattr(self, name)]:
+            raise ParameterError(
+                f"{', '.join(given)}: expected 0 while lens_calibration is set, got another "
+                "value; the file says all of this"
+            )
+        try:
+            read_lens_file(self.lens_calibration)
+        except LensCalibrationError as error:
+            raise ParameterError(str(error)) from error
 
     def changed(self, values: Mapping[str, Any], model_loaded: bool) -> NodeParameters:
         """These parameters with ``values`` in place; names of other parameters are passed over.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from ddfd_ros.core.colour_map import colour_depth
 from ddfd_ros.core.compressed import encode_compressed
@@ -18,7 +18,7 @@ from ddfd_ros.ros.camera import PublishedCamera
 from ddfd_ros.ros.cloud import cloud_message
 from ddfd_ros.ros.lens import cloud_options
 from ddfd_ros.ros.messages import ImageEncoder
-from ddfd_ros.ros.outputs import CLOUD, COLOUR, COMPRESSED, TOPICS, Demand, Messages
+from ddfd_ros.ros.outputs import CLOUD, COLOUR, COMPRESSED, TOPICS, ZONES, Demand, Messages
 from ddfd_ros.ros.parameters import NodeParameters
 
 
@@ -83,6 +83,8 @@ class Products:
             far_m = max(parameters.preview_far_m or contract.depth_max_m, near_m * 1.001)
             colours = colour_depth(result.estimate.depth_m, near_m, far_m)
             messages[COLOUR] = self._encoders[COLOUR].encode(colours, result.header, "rgb8")
+        if ZONES in demand and result.estimate.zones is not None:
+            messages[ZONES] = _mono(result.estimate.zones, result.header)
         if COMPRESSED in demand and result.estimate.sharp_rgb is not None:
             messages[COMPRESSED] = _compressed(
                 result.estimate.sharp_rgb, result.header, parameters
@@ -111,6 +113,16 @@ class Products:
             rays=self._rays,
         )
         return cloud_message(points, result.header)
+
+
+def _mono(values: np.ndarray, header: Any) -> Image:
+    """A uint8 ``[H, W]`` plane as ``mono8``."""
+    height, width = values.shape
+    message = Image(header=header, height=height, width=width, encoding="mono8", step=width)
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(values).tobytes())
+    message.data = data
+    return message
 
 
 def _compressed(rgb: np.ndarray, header: Any, parameters: NodeParameters) -> CompressedImage:
