@@ -199,6 +199,7 @@ def _chain_options(
         total=count if camera else 0,
         camera=camera,
         scale=options.scale or 1.0,
+        parameters=dict(item.split("=", 1) for item in options.params),
     )
 
 

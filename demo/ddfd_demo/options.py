@@ -24,6 +24,7 @@ class DemoOptions:
         natural: Feed the pictures of an RGB-D folder as they are.
         topic: Image topic of a bag.
         keep_frames: Keep the frames and answers as arrays in ``out/frames``.
+        params: Further parameters of the node, each ``NAME=VALUE``.
     """
 
     input: str | None = None
@@ -37,6 +38,7 @@ class DemoOptions:
     natural: bool = False
     topic: str | None = None
     keep_frames: bool = False
+    params: tuple[str, ...] = ()
 
 
 def parse(arguments: Sequence[str] | None = None) -> DemoOptions:
@@ -58,7 +60,24 @@ def parse(arguments: Sequence[str] | None = None) -> DemoOptions:
     add("--natural", action="store_true", help="RGB-D pictures carry their own defocus")
     add("--topic", default=default.topic, help="image topic of a bag")
     add("--keep-frames", action="store_true", help="keep frames and answers in OUT/frames")
-    return DemoOptions(**vars(parser.parse_args(arguments)))
+    add(
+        "--param",
+        dest="params",
+        action="append",
+        type=_assignment,
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameter of the node, see config/ddfd.yaml; repeatable",
+    )
+    values = vars(parser.parse_args(arguments))
+    return DemoOptions(**{**values, "params": tuple(values["params"])})
+
+
+def _assignment(text: str) -> str:
+    name, separator, _ = text.partition("=")
+    if not (name and separator):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text}")
+    return text
 
 
 def _positive(text: str) -> float:

@@ -26,6 +26,7 @@ _STAGE_NAMES = {
     "decode": "decode message",
     "pad": "pad",
     "infer": "network",
+    "deblur": "second network (deblurring)",
     "postprocess": "postprocess",
     "encode": "encode messages",
     "publish": "publish",

@@ -12,7 +12,9 @@ from ddfd_demo.chain import ChainRecord
 from ddfd_demo.commands import HEAD_TOPICS
 from ddfd_demo.spool import SpooledFrame
 
-STAGES = ("queue", "decode", "pad", "infer", "postprocess", "encode", "publish", "total")
+STAGES = ("queue", "decode", "pad", "infer", "deblur", "postprocess", "encode", "publish", "total")
+OPTIONAL_STAGES = ("deblur",)
+"""Those that are there only where a second model runs."""
 MESSAGE_STAGES = ("decode", "encode", "publish")
 """Stages that exist only because images travel as messages."""
 
@@ -150,6 +152,7 @@ def latency_table(answers: list[Answer]) -> dict[str, tuple[float, float]]:
     table = {
         stage: percentiles([split[stage] for split in splits if stage in split])
         for stage in STAGES
+        if stage not in OPTIONAL_STAGES or any(stage in split for split in splits)
     }
     table["messages"] = percentiles(
         [sum(split.get(stage, 0.0) for stage in MESSAGE_STAGES) for split in splits]
