@@ -1,0 +1,206 @@
+"""Calibration against lenses whose truth is known, and its refusals."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_training.calibration.cli import main
+from ddfd_training.calibration.detection import find_circles, find_pose
+from ddfd_training.calibration.edge_spread import Profile
+from ddfd_training.calibration.errors import CalibrationError
+from ddfd_training.calibration.files import read_calibration
+from ddfd_training.calibration.fit import straight_line
+from ddfd_training.calibration.forward import Matrices, Spread
+from ddfd_training.calibration.measure import Picture, measure
+from ddfd_training.calibration.rendered import View, photograph_target, pinhole, pose_of
+from ddfd_training.calibration.solve import Nominal, solve
+from ddfd_training.calibration.target import Target, print_target
+from ddfd_training.config import stages_of
+from ddfd_training.lens_draws import lens_of
+from ddfd_training.optics_options import RenderOptions
+from ddfd_training.sensor import Sensor
+
+SIZE, FOCAL_PX = (280, 380), 400.0
+TARGET = Target.on_paper("a3", 3, 9)
+CAMERA = pinhole(FOCAL_PX, *SIZE)
+DISK = RenderOptions()
+TILTS = ((0, 0), (10, -8), (-12, 4), (6, 12), (-5, -10))
+
+
+def pictures(lens, nearest_m=0.6, farthest_m=1.5, options=DISK, count=5, sensor=None):
+    random = np.random.default_rng(1)
+    dioptres = np.linspace(1 / farthest_m, 1 / nearest_m, count)
+    return [
+        photograph_target(
+            View(1 / x, tilt, 3.0), TARGET, CAMERA, SIZE, lens, options,
+            sensor or Sensor(1.0, 1.5), random,
+        )
+        for x, tilt in zip(dioptres, TILTS, strict=False)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Pictures through 9 px per dioptre, focused at 1.1 m, between near and far."""
+    return lens_of(9.0, 1.1), pictures(lens_of(9.0, 1.1))
+
+
+def measured(images, **options):
+    taken = [Picture(str(i), image) for i, image in enumerate(images)]
+    return measure(taken, TARGET, CAMERA, response="linear", **options)
+
+
+def test_a_known_lens_comes_back(known):
+    lens, images = known
+    data = measured(images)
+    result = solve(data)
+    strength, low, high = result.strength
+    focus, near, far = result.focus_dioptre
+    assert strength == pytest.approx(9.0, rel=0.02)
+    assert focus == pytest.approx(1 / 1.1, abs=0.02)
+    assert low <= 9.0 <= high
+    assert near <= 1 / 1.1 <= far
+    record = result.calibration
+    assert record.shape == "disk"
+    assert record.sigma_per_diameter == pytest.approx(0.25, abs=0.01)
+    assert record.lens.px_per_dioptre == pytest.approx(strength, rel=1e-6)
+    assert (record.width, record.height) == SIZE[::-1]
+    assert data.distances_m == pytest.approx(np.sort(data.distances_m)[::-1])
+
+
+def test_a_gaussian_says_k_a_only_and_the_lens_s_own_numbers_the_rest():
+    lens = lens_of(8.0, 1.1)
+    data = measured(pictures(lens, options=RenderOptions("gaussian", 0.37)))
+    bare = solve(data, shape="gaussian")
+    assert bare.calibration.source == "assumed"
+    k_a = bare.calibration.sigma_per_diameter * bare.strength[0]
+    assert k_a == pytest.approx(0.37 * 8.0, rel=0.03)
+    nominal = Nominal(lens.focal_length_m, lens.f_number, lens.pixel_pitch_m)
+    told = solve(data, shape="gaussian", nominal=nominal)
+    assert told.calibration.source == "nominal"
+    assert told.strength[0] == pytest.approx(8.0, rel=0.005)
+    assert told.calibration.sigma_per_diameter == pytest.approx(0.37, rel=0.03)
+    given = solve(data, shape="gaussian", sigma_per_diameter=0.37)
+    assert given.strength[0] == pytest.approx(8.0, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("strength", "nearest_m", "farthest_m", "words"),
+    [
+        (0.8, 0.6, 1.5, ["blur", "1 px", "open the aperture"]),
+        (9.0, 0.80, 0.83, ["distances", "do not span enough"]),
+    ],
+)
+def test_what_cannot_be_known_is_refused_with_the_reason(strength, nearest_m, farthest_m, words):
+    data = measured(pictures(lens_of(strength, 1.1), nearest_m, farthest_m, count=4))
+    with pytest.raises(CalibrationError) as caught:
+        solve(data)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_pictures_without_the_target_are_refused():
+    grey = np.full((*SIZE, 3), 128, np.uint8)
+    with pytest.raises(CalibrationError, match="at least 4 that show the whole target"):
+        measured([grey] * 5)
+
+
+def test_sharp_companions_pin_the_spread_in_focus(known):
+    lens, images = known
+    sharp = pictures(lens_of(9.0 * 0.1, 1.1))
+    taken = [Picture(str(i), a, b) for i, (a, b) in enumerate(zip(images, sharp, strict=True))]
+    data = measure(taken, TARGET, CAMERA, response="linear", sharp_share=0.1)
+    assert {p.blur_share for p in data.profiles} == {1.0, 0.1}
+    result = solve(data)
+    assert result.strength[0] == pytest.approx(9.0, rel=0.02)
+    assert result.fit.sigma_0_px == pytest.approx(np.sqrt(1 / 12), abs=0.06)  # a pixel's own
+
+
+def test_pose_and_order_of_the_circles_against_the_truth():
+    view = View(0.9, (14.0, -18.0), 7.0)
+    lens = lens_of(4.0, 0.9)
+    random = np.random.default_rng(0)
+    image = photograph_target(view, TARGET, CAMERA, SIZE, lens, RenderOptions(), Sensor(), random)
+    turn, shift_m = pose_of(view, TARGET, CAMERA, SIZE[0])
+    pose = find_pose(find_circles(image, TARGET), TARGET, CAMERA)
+    np.testing.assert_allclose(pose.rotation, turn, atol=0.01)
+    np.testing.assert_allclose(pose.translation_m, shift_m, atol=0.004)
+
+
+@pytest.mark.parametrize("spread", [Spread(0.0), Spread(1.0, 0.3), Spread(0.5, 0.37)])
+def test_the_profile_is_that_of_a_disk_blurred_in_two_dimensions(spread):
+    # A slow convolution on a fine grid, with a second circle beside.
+    step, radius, other, blur, sigma_0 = 0.1, 8.0, 26.0, 5.0, 0.4
+    y, x = np.mgrid[-24:24:step, -24:44:step]
+    scene = ((np.hypot(x, y) < radius) | (np.hypot(x - other, y) < radius)).astype(np.float64)
+    reach = int(12 / step)
+    v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1] * step
+    r = np.hypot(u, v)
+    disk = (r < blur / 2).astype(float)
+    gauss = np.exp(-0.5 * (r / (spread.gaussian_sigma * blur)) ** 2)
+    kernel = (1 - spread.gaussian_share) * disk / disk.sum()
+    kernel += spread.gaussian_share * gauss / gauss.sum()
+    image = cv2.filter2D(scene, -1, kernel, borderType=cv2.BORDER_CONSTANT)
+    image = cv2.GaussianBlur(image, (0, 0), sigma_0 / step, borderType=cv2.BORDER_CONSTANT)
+    away = np.hypot(x, y) - radius
+    edges = np.arange(-7, 9, 0.5)
+    number = np.digitize(away.ravel(), edges) - 1
+    used = (number >= 0) & (number < len(edges) - 1)
+    count = np.bincount(number[used], minlength=len(edges) - 1)
+    light = np.bincount(number[used], image.ravel()[used]) / count
+    edge_px = np.bincount(number[used], away.ravel()[used]) / count
+    profile = Profile(0, 1.0, 0.0, radius, np.array([other]), edge_px, light, count)
+    fine = Matrices([profile])
+    right = fine.residuals(np.array([blur]), np.array([sigma_0]), spread)[0]
+    wrong = fine.residuals(np.array([1.05 * blur]), np.array([sigma_0]), spread)[0]
+    assert np.abs(right).max() < 0.004
+    assert np.sum(wrong**2) > 4 * np.sum(right**2)
+
+
+def test_the_straight_line_through_exact_spreads():
+    dioptre = np.linspace(0.3, 2.0, 12)
+    sigma = np.sqrt(0.3**2 + (3.1 * (dioptre - 0.9)) ** 2)
+    slope, focus, base = straight_line(dioptre, sigma, np.ones(12))
+    assert (slope, focus, base) == pytest.approx((3.1, 0.9, 0.3), abs=0.05)
+
+
+def test_the_command_prints_measures_and_writes_what_trainer_and_node_read(
+    known, tmp_path, capsys
+):
+    assert main(["--print", str(tmp_path / "target.pdf"), "--paper", "a3"]) == 0
+    assert (tmp_path / "target.pdf").read_bytes().startswith(b"%PDF")
+    for number, image in enumerate(known[1]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    (tmp_path / "intrinsics.txt").write_text(f"{FOCAL_PX} {FOCAL_PX} 189.5 139.5")
+    common = [str(tmp_path), "--paper", "a3", "--response", "linear", "--out", str(tmp_path / "o")]
+    assert main(common) == 0
+    assert "px of blur per dioptre" in capsys.readouterr().out
+    assert (tmp_path / "o" / "lens.png").stat().st_size > 5000
+    record = read_calibration(tmp_path / "o" / "lens.yaml")
+    assert record.lens.px_per_dioptre == pytest.approx(9.0, rel=0.02)
+    assert record.details["pictures"] == 5
+    config = stages_of({"lens": str(tmp_path / "o" / "lens.yaml")})[-1]
+    assert config.lens == record.lens
+    values = yaml.safe_load((tmp_path / "o" / "lens.yaml").read_text())
+    assert LensCalibration.from_dict(values) == record
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "expected a folder of pictures or a bag" in capsys.readouterr().err
+
+
+def test_the_printed_sheet_holds_the_circles_where_it_says(tmp_path):
+    target = Target()
+    path = print_target(target, tmp_path / "t.png", dpi=100)
+    sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    px_per_mm = 100 / 25.4
+    assert sheet.shape == (round(210 * px_per_mm), round(297 * px_per_mm))
+    found = find_circles(cv2.copyMakeBorder(sheet, 9, 9, 9, 9, cv2.BORDER_REPLICATE), target)
+    np.testing.assert_allclose((found - 9 + 0.5) / px_per_mm, target.centres_mm(), atol=0.15)
+    area = (sheet < 128).sum() / px_per_mm**2
+    assert area == pytest.approx(27 * np.pi * (21.7 / 2) ** 2, rel=0.01)
+    for wrong in ({"rows": 4}, {"diameter_mm": 40.0}, {"step_mm": 60.0}):
+        with pytest.raises(CalibrationError):
+            Target(**wrong)
