@@ -156,8 +156,9 @@ def test_what_has_a_result_is_not_done_again(tmp_path: Path, monkeypatch, capsys
     assert claims_run.main(arguments) == 0
     assert ("focus-2m", 1) not in done
     assert ("focus-2m", 2) in done
+    assert ("focus-4m", 2) not in done  # one seed, says the plan
     assert done.index(("focus-4m", 1)) < done.index(("focus-8m", 2))
-    written = json.loads((folder / "focus-4m-seed2.json").read_text(encoding="utf-8"))
-    assert written == {"arm": "focus-4m", "value": None, "other": 0.33333}
+    written = json.loads((folder / "focus-8m-seed2.json").read_text(encoding="utf-8"))
+    assert written == {"arm": "focus-8m", "value": None, "other": 0.33333}
     assert "focus-2m-seed1: done" in capsys.readouterr().out
     assert claims_run.main(["--plan", str(tmp_path / "none.yaml")]) == 2

@@ -31,12 +31,14 @@ class ArmConfig:
         recipe: Settings in which its training differs from the base.
         uncertainty_frames: Test frames of the study of model uncertainty; 0: none.
         edges: Also compute the edge divergence.
+        seeds: With how many of the plan's seeds it is trained; 0: with all.
     """
 
     tests: tuple[str, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
     uncertainty_frames: int = 0
     edges: bool = False
+    seeds: int = 0
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def all_jobs(plan: Plan) -> list[tuple[str, int]]:
     """Arms with their seeds, seed by seed; the baseline after the first turn."""
-    turns = [[(arm, seed) for arm in plan.arms] for seed in plan.seeds]
+    turns = [
+        [(name, seed) for name, arm in plan.arms.items() if not arm.seeds or turn < arm.seeds]
+        for turn, seed in enumerate(plan.seeds)
+    ]
     baseline = [(BASELINE, 0)] if plan.baseline is not None else []
     return [*turns[0], *baseline, *(job for turn in turns[1:] for job in turn)]
 
