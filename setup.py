@@ -90,6 +90,7 @@ setup(
             "ddfd_node = ddfd_ros.ros.main:main",
             "ddfd-train = ddfd_training.cli:main",
             "ddfd-evaluate = ddfd_training.evaluate_cli:main",
+            "ddfd-evaluate-lenses = ddfd_training.lens_scores_cli:main",
             "ddfd-uncertainty = ddfd_training.uncertainty_cli:main",
             "ddfd-defocus = ddfd_training.defocus_cli:main",
             "ddfd-lens = ddfd_training.lens_cli:main",

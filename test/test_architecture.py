@@ -118,6 +118,7 @@ LAYERS = (
             # To score exported models as the robot runs them.
             "evaluate_cli": frozenset({"ddfd_ros.inference"}),
             "evaluate_deblur": frozenset({"ddfd_ros.inference"}),
+            "lens_scores_cli": frozenset({"ddfd_ros.inference"}),
         },
         absent=frozenset({*ROS, *GPU}),
         needs=("torch", "lightning"),
@@ -320,6 +321,15 @@ for module in modules:
 '''
 
 
+# Found before any test puts a stand-in for a GPU's packages on the path.
+INSTALLED = {
+    name
+    for layer in LAYERS
+    for name in {*layer.needs, *layer.absent, *(n for ns in layer.modules.values() for n in ns)}
+    if importlib.util.find_spec(name) is not None
+}
+
+
 def run_blocked(absent: frozenset[str], modules: list[str]) -> subprocess.CompletedProcess[str]:
     """Imports ``modules`` in a fresh process that cannot find the packages ``absent``."""
     folders = [str(ROOT), str(ROOT / "training"), str(ROOT / "trt"), str(ROOT / "demo")]
@@ -353,7 +363,8 @@ def test_modules_import_without_what_they_must_not_need(layer):
 def test_the_few_modules_need_only_what_they_are_for(layer, module):
     allowed = layer.modules[module.rpartition(".")[2]]
     for name in {*allowed, *layer.needs}:
-        pytest.importorskip(name)
+        if name not in INSTALLED:
+            pytest.skip(f"could not import '{name}'")
     result = run_blocked(layer.absent - allowed, [module])
     assert result.returncode == 0, result.stderr
 

@@ -1,0 +1,116 @@
+"""Evaluation over lenses, against models whose behaviour is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
+from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_ros.model import build_network
+from ddfd_ros.model.checkpoint import save_checkpoint
+from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.lens_draws import lens_of
+from ddfd_training.lens_scores.scores import by_blur, by_distance, overall, swapped
+from ddfd_training.lens_scores.shots import STRESS, Pixels
+from ddfd_training.lens_scores_cli import main
+from ddfd_training.synthetic import SyntheticScene
+from ddfd_trt.export_onnx import export_onnx
+
+LENS = lens_of(12.0, 2.0)
+RANDOM = np.random.default_rng(4)
+TRUTH = RANDOM.uniform(0.7, 6.0, 20000).astype(np.float32)
+
+
+def pixels(depth_m, sigma_m=None):
+    if sigma_m is None:
+        sigma_m = np.full_like(TRUTH, np.nan)
+    return Pixels(depth_m.astype(np.float32), sigma_m, TRUTH, np.full_like(TRUTH, 20.0))
+
+
+def test_half_a_pixel_of_blur_error_meets_the_physical_limit():
+    blur = LENS.signed_coc_px(TRUTH.astype(np.float64))
+    off = 0.5 * np.sign(RANDOM.standard_normal(TRUTH.shape))
+    depth_m = LENS.depth_m(blur + off)
+    near = [row for row in by_distance(pixels(depth_m), LENS) if row["to_m"] <= 2.5]
+    assert [row["from_m"] for row in near] == [0.5, 1.0, 1.5, 2.0]
+    for row in near:
+        assert row["median_abs_m"] == pytest.approx(row["limit_m"], rel=0.12)
+    assert sum(row["share"] for row in by_distance(pixels(depth_m), LENS)) > 0.99
+
+
+def test_the_side_of_the_focus_is_counted_by_blur():
+    # Everything answered as if it were beyond the focus.
+    depth_m = LENS.depth_m(np.abs(LENS.signed_coc_px(TRUTH.astype(np.float64))) * 0.9)
+    depth_m = np.where(np.isfinite(depth_m), depth_m, 50.0)
+    for row in by_blur(pixels(depth_m), LENS):
+        blur = LENS.signed_coc_px(TRUTH)
+        here = (np.abs(blur) >= row["from_px"]) & (np.abs(blur) < row["to_px"])
+        assert row["sign_right"] == pytest.approx(np.mean(blur[here] > 0))
+
+
+def test_who_reads_blur_follows_another_lens_and_who_reads_the_picture_does_not():
+    other = lens_of(12.0 / 1.25, 2.0)
+    blur = other.signed_coc_px(TRUTH.astype(np.float64))
+    by_optics = 1 / (1 / 2.0 - blur / 12.0)
+    by_optics = np.where(by_optics > 0, by_optics, 10.0)
+    own = pixels(TRUTH)
+    follows = swapped(own, pixels(by_optics), LENS, other, (0.5, 10.0))
+    assert follows["off_by"] == pytest.approx(0, abs=1e-3)
+    near = TRUTH < 1.5
+    some = [Pixels(p.depth_m[near], p.sigma_m[near], p.truth_m[near], p.texture[near])
+            for p in (own, pixels(by_optics), own)]  # fmt: skip
+    assert swapped(some[0], some[1], LENS, other, (0.5, 10.0))["followed"] == pytest.approx(1)
+    assert swapped(some[0], some[2], LENS, other, (0.5, 10.0))["followed"] == pytest.approx(0)
+
+
+def test_coverage_of_laplace_errors_is_what_is_said():
+    sigma = np.full_like(TRUTH, 0.2)
+    depth_m = TRUTH + RANDOM.laplace(0, 0.2 / np.sqrt(2), TRUTH.shape)
+    found = overall(pixels(depth_m, sigma))
+    assert found["coverage_68"] == pytest.approx(0.68, abs=0.02)
+    assert found["coverage_95"] == pytest.approx(0.95, abs=0.01)
+
+
+def test_the_stress_set_does_what_its_names_say():
+    rgb, depth_m = SyntheticScene(3).render(0.0, 96, 128)
+    sample = RgbdSample("room", depth_m, sharp_rgb=rgb)
+    found = {name: spoil(sample, LENS, 1).astype(float) for name, spoil in STRESS.items()}
+    plain = found["none"]
+    assert (found["saturation"] == 255).mean() > (plain == 255).mean()
+    differ = np.std(found["noise"] - plain)
+    assert 6 < differ < 16  # of 8 read and up to 8 shot
+    step = {name: np.abs(np.diff(image, axis=1)).mean() for name, image in found.items()}
+    assert step["motion blur"] < 0.8 * step["none"] < 0.8 * step["noise"]
+    assert step["no texture"] < step["none"]
+
+
+def test_the_command_on_an_exported_model(tmp_path, capsys):
+    torch.manual_seed(0)
+    options = {
+        "lens": "nyu-8m", "lens_input": True, "heads": "depth",
+        "widths": [8, 8, 8, 8, 8], "depths": [1, 1, 1, 1, 1],
+    }  # fmt: skip
+    network = build_network("ddfd-lite", **options)
+    contract = ModelContract(
+        FORMAT_VERSION, "ddfd-lite", {}, 0, None, None, 32, ("depth_m", "sigma_m"), 0.5, 10.0,
+        LENS_PRESETS["nyu-8m"], {}, {}, "", inputs=("image", "lens"),
+        lens_range={"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)},
+    )  # fmt: skip
+    save_checkpoint(tmp_path / "any.pt", network, "ddfd-lite", options, contract)
+    export_onnx(tmp_path / "any.pt", tmp_path / "any.onnx")
+    path = tmp_path / "report.json"
+    command = [str(tmp_path / "any.onnx"), "--limit", "2", "--size", "64", "96"]
+    lenses = ["--lens", "6,3", "--lens", "12,2", "--runtime", "onnxruntime"]
+    assert main([*command, *lenses, "--threads", "1", "--json", str(path)]) == 0
+    report = json.loads(path.read_text())
+    assert set(report["lenses"]) == {"A 6, 3 m", "A 12, 2 m"}
+    assert set(report["stress"]) == set(STRESS)
+    assert len(report["wrong"]) == 6
+    assert len(report["swap"]) == 2
+    assert "limit" in capsys.readouterr().out
+    assert main([*command, "--lens", "100,2"]) == 2
+    assert "for which the model was trained" in capsys.readouterr().err

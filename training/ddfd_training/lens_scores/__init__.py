@@ -1,0 +1,1 @@
+"""How a model that takes the lens does on many lenses."""
