@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from ddfd_ros.core.lens_calibration import LensCalibration
@@ -17,12 +20,16 @@ from ddfd_training.calibration.fit import straight_line
 from ddfd_training.calibration.forward import Matrices, Spread
 from ddfd_training.calibration.measure import Picture, measure
 from ddfd_training.calibration.rendered import View, photograph_target, pinhole, pose_of
+from ddfd_training.calibration.rgbd import calibrate_rgbd
 from ddfd_training.calibration.solve import Nominal, solve
 from ddfd_training.calibration.target import Target, print_target
 from ddfd_training.config import stages_of
+from ddfd_training.datasets.sample import RgbdSample
 from ddfd_training.lens_draws import lens_of
-from ddfd_training.optics_options import RenderOptions
+from ddfd_training.optics import render_defocus
+from ddfd_training.optics_options import Layering, RenderOptions
 from ddfd_training.sensor import Sensor
+from ddfd_training.synthetic import SyntheticScene
 
 SIZE, FOCAL_PX = (280, 380), 400.0
 TARGET = Target.on_paper("a3", 3, 9)
@@ -204,3 +211,30 @@ def test_the_printed_sheet_holds_the_circles_where_it_says(tmp_path):
     for wrong in ({"rows": 4}, {"diameter_mm": 40.0}, {"step_mm": 60.0}):
         with pytest.raises(CalibrationError):
             Target(**wrong)
+
+
+def room(index, lens=None):
+    """A rendered room with a photograph through a lens."""
+    rgb, depth_m = SyntheticScene(index).render(0.0, 200, 280)
+    sample = RgbdSample(f"{index}", depth_m, sharp_rgb=rgb)
+    if lens is None:
+        return sample
+    depth = torch.from_numpy(depth_m)[None, None]
+    image = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+    options = RenderOptions("gaussian", 0.37, layering=Layering("blur", 0.25))
+    photo = render_defocus(image, depth, lens, options=options)[0].permute(1, 2, 0)
+    return replace(sample, defocused_rgb=(photo.numpy() * 255).round().astype(np.uint8))
+
+
+def test_rgbd_frames_with_sharp_companions_stand_for_the_target():
+    lens = lens_of(10.0, 6.0)
+    result = calibrate_rgbd(
+        [room(i, lens) for i in range(3)], response="linear", sigma_per_diameter=0.37
+    )
+    assert result.k_a[0] == pytest.approx(3.7, rel=0.08)
+    assert result.focus_dioptre[0] == pytest.approx(1 / 6, abs=0.05)
+    assert result.calibration.lens.px_per_dioptre == pytest.approx(10.0, rel=0.08)
+    with pytest.raises(CalibrationError, match="sharp companion"):
+        calibrate_rgbd([room(0)])
+    with pytest.raises(CalibrationError, match="1 px"):
+        calibrate_rgbd([room(i, lens_of(0.5, 6.0)) for i in range(2)], response="linear")

@@ -6,6 +6,9 @@
 3. Measure:                ddfd-calibrate pictures/ --out lens/
 writes lens/lens.yaml (for the node's lens_calibration and for a recipe's lens:) and lens/lens.png.
 
+An RGB-D recording will do instead of a target, where it has sharp companions: a folder with rgb/,
+depth/ and sharp/ (docs/datasets.md).
+
 With companions at a small aperture in pictures/sharp (same names), add --sharp-ratio with the
 quotient of both f-numbers: f/2.8 beside f/16 is 0.175.
 """
@@ -28,13 +31,16 @@ from ddfd_training.calibration.inputs import (
     folder_camera,
     folder_pictures,
     is_bag,
+    is_rgbd,
     read_camera,
     read_folder,
 )
 from ddfd_training.calibration.measure import Measurement, measure
-from ddfd_training.calibration.report import plot, show, write_yaml
+from ddfd_training.calibration.report import plot, show, write_record, write_yaml
+from ddfd_training.calibration.rgbd import calibrate_rgbd, plot_rgbd
 from ddfd_training.calibration.solve import Nominal, Result, solve
 from ddfd_training.calibration.target import PAPERS_MM, Target, print_target
+from ddfd_training.datasets.rgbd_folder import RgbdFolder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,6 +160,36 @@ def _calibrate(arguments: argparse.Namespace, target: Target, console: Console) 
         )
 
 
+def _from_rgbd(arguments: argparse.Namespace, console: Console) -> None:
+    """Calibrate with an RGB-D folder, and write the results."""
+    dataset = RgbdFolder(arguments.input)
+    nominal = Nominal(arguments.focal / 1e3, arguments.f_number, arguments.pitch / 1e6)
+    step = max(1, len(dataset) // arguments.frames)
+    chosen = range(0, len(dataset), step)
+    frames = (dataset[i] for i in chosen)
+    result = calibrate_rgbd(
+        track(frames, description="matching windows", total=len(chosen), console=console),
+        response=arguments.response,
+        nominal=nominal,
+        sigma_per_diameter=arguments.sigma_ratio,
+        focal_px=dataset.intrinsics[0] if dataset.intrinsics else 0.0,
+    )
+    for name, (value, low, high) in (
+        ("k A (px of sigma per dioptre)", result.k_a),
+        ("focus (dioptre)", result.focus_dioptre),
+    ):
+        console.print(f"{name}: {value:.4g}, 95 % from {low:.4g} to {high:.4g}", highlight=False)
+    record = result.calibration
+    console.print(
+        f"A = {record.lens.px_per_dioptre:.4g} px per dioptre with k = "
+        f"{record.sigma_per_diameter:.3g} ({record.source})",
+        highlight=False,
+    )
+    write_record(record, arguments.out / "lens.yaml")
+    plot_rgbd(result, arguments.out / "lens.png")
+    console.print(f"written to {arguments.out}", highlight=False)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = _parser()
@@ -172,7 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{target.step_mm:g} mm), sheet {width:g} x {height:g} mm; print at 100 %",
                 highlight=False,
             )
-        if arguments.input is not None:
+        if arguments.input is not None and is_rgbd(arguments.input):
+            _from_rgbd(arguments, console)
+        elif arguments.input is not None:
             result = _calibrate(arguments, target, console)
             show(result, console)
             write_yaml(result, arguments.out / "lens.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_training.calibration.intervals import LEVEL
 from ddfd_training.calibration.solve import Result
 
@@ -72,9 +74,13 @@ def _corners(result: Result) -> dict[str, list[float]]:
 
 def write_yaml(result: Result, path: Path) -> Path:
     """Write the file that node and trainer read."""
-    values = result.calibration.to_dict() | {"details": details(result)}
+    return write_record(replace(result.calibration, details=details(result)), path)
+
+
+def write_record(record: LensCalibration, path: Path) -> Path:
+    """Write a calibration as the file that node and trainer read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+    text = yaml.safe_dump(record.to_dict(), sort_keys=False, default_flow_style=None)
     path.write_text(_HEADER + text, encoding="utf-8")
     return path
 
