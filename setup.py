@@ -95,6 +95,7 @@ setup(
             "ddfd-defocus = ddfd_training.defocus_cli:main",
             "ddfd-lens = ddfd_training.lens_cli:main",
             "ddfd-calibrate = ddfd_training.calibration.cli:main",
+            "ddfd-onboard = ddfd_training.onboard_cli:main",
             "ddfd-prepare = ddfd_training.prepare_cli:main",
             "ddfd-export = ddfd_trt.cli:export_main",
             "ddfd-engine = ddfd_trt.engine_cli:main",

@@ -118,18 +118,25 @@ def _print(report: dict[str, Any], console: Console) -> None:
     )
     for name, entry in report["lenses"].items():
         rows = {f"{r['from_m']:g} to {r['to_m']:g} m": r for r in entry["by_distance"]}
-        names = ("rmse_m", "median_abs_m", "limit_m", "bias_m", "coverage_95", "share")
+        names: tuple[str, ...] = (
+            "rmse_m",
+            "median_abs_m",
+            "limit_m",
+            "bias_m",
+            "coverage_95",
+            "share",
+        )
         _table(console, f"{name}: by distance; limit: half a pixel of blur", rows, names)
         rows = {f"{r['from_px']:g} to {r['to_px']:g} px": r for r in entry["by_blur"]}
         _table(console, f"{name}: right side of the focus", rows, ("sign_right", "share"))
     if "swap" in report:
-        names = ("before_m", "after_m", "predicted_m", "off_by", "followed")
-        _table(console, "photographed by another lens, textured places", report["swap"], names)
+        columns: tuple[str, ...] = ("before_m", "after_m", "predicted_m", "off_by", "followed")
+        _table(console, "photographed by another lens, textured places", report["swap"], columns)
     for name, entry in report.get("wrong", {}).items():
         _table(console, f"told {name}", entry, ("abs_rel", "rmse", "inside_95"))
     if "stress" in report:
-        names = ("abs_rel", "rmse", "inside_95", "median_sigma_m")
-        _table(console, "bad pictures", report["stress"], names)
+        columns = ("abs_rel", "rmse", "inside_95", "median_sigma_m")
+        _table(console, "bad pictures", report["stress"], columns)
 
 
 def _table(

@@ -1,0 +1,70 @@
+"""From a calibration file to a model with the node's parameters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.inference import open_backend
+from ddfd_ros.ros.parameters import NodeParameters
+from ddfd_training.config import stages_of
+from ddfd_training.lens_draws import lens_of
+from ddfd_training.onboard_cli import main
+from ddfd_training.onboard_recipe import Job, OnboardError, recipe
+
+MEASURED = LensCalibration(lens_of(20.0, 3.0), 1280, 960, shape="blend", gaussian_share=0.4)
+
+
+def test_the_recipe_draws_lenses_around_the_calibrated_one_at_the_working_size():
+    config = stages_of(recipe(Job(width=640), MEASURED))[-1]
+    assert config.lens.px_per_dioptre == pytest.approx(10.0)
+    drawn = config.data.sources[0].lenses
+    assert drawn.px_per_dioptre == pytest.approx((9.5, 10.5))
+    assert drawn.focus_distance_m[0] < 3.0 < drawn.focus_distance_m[1]
+    assert drawn.gaussian_share == pytest.approx((0.3, 0.5))
+    assert config.network.options["lens_input"]
+
+
+@pytest.mark.parametrize(("focus_m", "side"), [(20.0, "near"), (2.0, "unknown"), (0.3, "far")])
+def test_without_depth_the_side_follows_from_the_focus(focus_m, side):
+    measured = replace(MEASURED, lens=lens_of(12.0, focus_m))
+    config = stages_of(recipe(Job(pairs="somewhere"), measured))[-1]
+    assert config.network.options["side"] == side
+    with pytest.raises(OnboardError, match="--init"):
+        recipe(Job(pairs="somewhere", init="a.pt"), measured)
+
+
+def test_one_command_leads_to_a_running_model(tmp_path, capsys):
+    file = tmp_path / "lens.yaml"
+    file.write_text(yaml.safe_dump(MEASURED.to_dict()))
+    small = ["network.options.widths=[8, 8, 8, 8, 8]", "data.crop_px=64", "data.held_out=1"]
+    small += [f"data.cache={tmp_path / 'cache'}", "precision=32-true", "threads=1"]
+    command = [
+        str(file),
+        "--out",
+        str(tmp_path),
+        "--scenes",
+        "2",
+        "--steps",
+        "2",
+        "--width",
+        "640",
+    ]
+    command += ["--test-scenes", "1"]
+    for setting in small:
+        command += ["--set", setting]
+    assert main(command) == 0
+    report = json.loads((tmp_path / "mine.onboard.json").read_text())
+    assert report["scores"]["lenses"]["A 10, 3 m"]["overall"]["rmse"] > 0
+    values = yaml.safe_load((tmp_path / "mine.params.yaml").read_text())["/**"]["ros__parameters"]
+    parameters = NodeParameters(**values)
+    assert (parameters.warm_up_width, parameters.warm_up_height) == (640, 480)
+    with open_backend(parameters.model_path, "onnxruntime", threads=1) as backend:
+        assert backend.self_test()["checked"]
+        backend.set_lens(MEASURED.lens_for(640, 480))
+    assert main([str(tmp_path / "none.yaml")]) == 2
+    assert "ddfd-calibrate" in capsys.readouterr().err

@@ -1,0 +1,186 @@
+"""``ddfd-onboard``: from a calibration to a model that runs on your camera, in one command.
+
+    ddfd-onboard lens/lens.yaml --init models/ddfd-lite-nyu-8m.pt --data nyuv2 --root data/nyuv2
+
+renders the data through your lens, fine-tunes, exports, checks the export, measures, and leaves in
+--out: the model (.onnx), its report, and the node's parameters. Interrupted, it goes on where it
+was when run again. Without depth, but with pairs of a wide and a small aperture (rgb/ and sharp/
+with the same names): --pairs FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_training.calibration.files import read_calibration
+from ddfd_training.onboard_recipe import Job, OnboardError, model_paths, recipe, working_lens
+
+_RUN = "import sys; from importlib import import_module as i; sys.exit(i(sys.argv.pop(1)).{}())"
+_TRAIN = ("ddfd_training.cli", "main")
+_EXPORT = ("ddfd_trt.cli", "export_main")
+_VERIFY = ("ddfd_trt.cli", "verify_main")
+_SCORES = ("ddfd_training.lens_scores_cli", "main")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ddfd-onboard",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    usual = Job()
+    parser.add_argument("calibration", type=Path, help="lens.yaml of ddfd-calibrate")
+    parser.add_argument("--name", default=usual.name, help="of the model")
+    parser.add_argument("--out", type=Path, default=Path("onboard"))
+    parser.add_argument("--data", default=usual.data, help="sharp images with depth to render")
+    parser.add_argument("--root", default="", help="the data's folder")
+    parser.add_argument("--split", default=usual.split)
+    parser.add_argument("--scenes", type=int, default=usual.scenes, help="of synthetic")
+    parser.add_argument("--natural", default="", help="folder with rgb/, sharp/, depth/ of yours")
+    parser.add_argument(
+        "--pairs", default="", help="folder with rgb/ and sharp/: learn without depth"
+    )
+    parser.add_argument("--init", default="", help="weights to start from (.pt)")
+    parser.add_argument("--steps", type=int, default=usual.steps)
+    parser.add_argument("--width", type=int, default=0, help="of the images the robot will use")
+    parser.add_argument(
+        "--range", type=float, nargs=2, default=list(usual.depth_range_m), metavar=("NEAR", "FAR")
+    )
+    parser.add_argument("--test-split", default="test", help="of the data, for the report")
+    parser.add_argument("--test-scenes", type=int, default=20)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe"
+    )
+    return parser
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    near_m, far_m = arguments.range
+    return Job(
+        name=arguments.name,
+        data=arguments.data,
+        root=arguments.root,
+        split=arguments.split,
+        scenes=arguments.scenes,
+        pairs=arguments.pairs,
+        natural=arguments.natural,
+        width=arguments.width,
+        init=arguments.init,
+        steps=arguments.steps,
+        depth_range_m=(near_m, far_m),
+    )
+
+
+def _call(command: tuple[str, str], *words: str) -> None:
+    """Run a command of the project in a process of its own, its progress shown as usual.
+
+    Raises:
+        OnboardError: It failed; it has said why.
+    """
+    module, function = command
+    run = subprocess.run(
+        [sys.executable, "-c", _RUN.format(function), module, *words], check=False
+    )
+    if run.returncode:
+        raise OnboardError(
+            f"{module}: expected it to succeed, got exit status {run.returncode}; see above"
+        )
+
+
+def onboard(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """All steps; returns the report.
+
+    Raises:
+        DdfdError: A step failed.
+    """
+    calibration = read_calibration(arguments.calibration)
+    job, out = _job(arguments), arguments.out
+    lens = working_lens(calibration, job.width)
+    out.mkdir(parents=True, exist_ok=True)
+    config = out / f"{job.name}.yaml"
+    config.write_text(yaml.safe_dump(recipe(job, calibration), sort_keys=False))
+    checkpoint, model = model_paths(out, job.name)
+    console.rule(f"1 of 4: training, {job.steps} steps, A = {lens.px_per_dioptre:.3g}")
+    _call(_TRAIN, "--config", str(config), "--out", str(out), *arguments.set)
+    console.rule("2 of 4: export")
+    _call(_EXPORT, str(checkpoint), str(model))
+    console.rule("3 of 4: does the export answer as the training's weights?")
+    parity = out / f"{job.name}.parity.json"
+    _call(_VERIFY, str(checkpoint), str(model), "--runtime", "onnxruntime", "--json", str(parity))
+    report: dict[str, Any] = {"parity": json.loads(parity.read_text())}
+    console.rule("4 of 4: how good is it?")
+    if job.pairs:
+        console.print("trained without depth: measure it with ddfd-evaluate where you have truth")
+    else:
+        report["scores"] = _scores(arguments, model, out, calibration)
+    report["node"] = str(_node_parameters(arguments, calibration, model))
+    target = out / f"{job.name}.onboard.json"
+    target.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(
+        f"done: {model}; start the node with --ros-args --params-file {report['node']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return report
+
+
+def _scores(
+    arguments: argparse.Namespace, model: Path, out: Path, calibration: LensCalibration
+) -> dict[str, Any]:
+    """Errors on scenes that were not trained on, photographed through this lens."""
+    lens = working_lens(calibration, arguments.width)
+    focus_m = min(lens.focus_distance_m, 50.0)
+    path = out / f"{arguments.name}.lenses.json"
+    where = ["--data", arguments.data, "--root", arguments.root]
+    where += [] if arguments.data == "synthetic" else ["--split", arguments.test_split]
+    _call(
+        _SCORES, str(model), *where, "--limit", str(arguments.test_scenes),
+        "--lens", f"{lens.px_per_dioptre},{focus_m}", "--part", "swap", "--part", "stress",
+        "--runtime", "onnxruntime", "--json", str(path),
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _node_parameters(
+    arguments: argparse.Namespace, calibration: LensCalibration, model: Path
+) -> Path:
+    """A parameter file for the node: model and calibration."""
+    parameters: dict[str, Any] = {
+        "model_path": str(model.resolve()),
+        "lens_calibration": str(arguments.calibration.resolve()),
+        "warm_up_width": arguments.width or calibration.width,
+    }
+    parameters["warm_up_height"] = round(
+        calibration.height * parameters["warm_up_width"] / calibration.width
+    )
+    path = arguments.out / f"{arguments.name}.params.yaml"
+    path.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}, sort_keys=False))
+    resolved: Path = path.resolve()
+    return resolved
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        onboard(arguments, Console())
+    except (DdfdError, ValueError, OSError) as error:
+        print(f"ddfd-onboard: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,146 @@
+"""The recipe that fits a model to one calibrated lens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.thin_lens import LensConfig
+
+FARTHEST_FOCUS_M = 100.0
+_AROUND_A, _AROUND_FOCUS_DIOPTRE = 0.05, 0.02
+"""How far drawn lenses lie from the calibrated one: about what a calibration may be off."""
+
+
+class OnboardError(DdfdError):
+    """The arguments do not lead to a model."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for.
+
+    Attributes:
+        name: Of the run and the model.
+        data: ``synthetic``, or a data set with sharp images and depth.
+        root: Its folder.
+        split: Its split for training.
+        scenes: Number of scenes of ``synthetic``.
+        pairs: Folder with rgb/ and sharp/ for training without depth; empty: with truth.
+        natural: Folder with rgb/, sharp/ and depth/ of this very camera, trained on beside; or
+            empty.
+        width: Width in pixels of the images that the robot will use; 0: the calibration's.
+        init: Weights to start from, or empty.
+        steps: Of training.
+        depth_range_m: What the model answers.
+    """
+
+    name: str = "mine"
+    data: str = "synthetic"
+    root: str = ""
+    split: str = "train"
+    scenes: int = 200
+    pairs: str = ""
+    natural: str = ""
+    width: int = 0
+    init: str = ""
+    steps: int = 1500
+    depth_range_m: tuple[float, float] = (0.5, 10.0)
+
+
+def working_lens(calibration: LensCalibration, width: int) -> LensConfig:
+    """The lens at the width that is worked with; its height follows."""
+    width = width or calibration.width
+    return calibration.lens_for(width, round(calibration.height * width / calibration.width))
+
+
+def around(lens: LensConfig, calibration: LensCalibration) -> dict[str, Any]:
+    """Ranges of lenses to draw: the calibrated one, give or take what it may be off."""
+    a = lens.px_per_dioptre
+    focus = max(lens.focus_dioptre, 1 / FARTHEST_FOCUS_M)
+    near_m = 1 / (focus + _AROUND_FOCUS_DIOPTRE)
+    far_m = 1 / max(focus - _AROUND_FOCUS_DIOPTRE, 1 / FARTHEST_FOCUS_M)
+    share = calibration.gaussian_share if calibration.shape == "blend" else 0.0
+    share = 1.0 if calibration.shape == "gaussian" else share
+    k = calibration.gaussian_sigma_per_diameter
+    return {
+        "draws": 2,
+        "px_per_dioptre": [a * (1 - _AROUND_A), a * (1 + _AROUND_A)],
+        "focus_distance_m": [near_m, far_m],
+        "sigma_per_diameter": [0.95 * k, 1.05 * k],
+        "gaussian_share": [max(share - 0.1, 0.0), min(share + 0.1, 1.0)],
+    }
+
+
+def recipe(job: Job, calibration: LensCalibration) -> dict[str, Any]:
+    """Plain values of the recipe.
+
+    Raises:
+        OnboardError: The lens is none that can be trained for.
+    """
+    lens = working_lens(calibration, job.width)
+    common = {
+        "name": job.name,
+        "lens": asdict(lens),
+        "depth_range_m": list(job.depth_range_m),
+        "steps": job.steps,
+        "save_every": max(1, min(250, job.steps)),
+        "validate_every": max(1, min(1000, job.steps)),
+        "seed": 1,
+    }
+    if job.pairs:
+        return common | _without_depth(job, lens, calibration)
+    source: dict[str, Any] = {
+        "dataset": job.data,
+        "root": job.root,
+        "split": job.split,
+        "count": job.scenes,
+        "lenses": around(lens, calibration),
+    }
+    sources = [source]
+    if job.natural:
+        sources.append({"dataset": "folder", "root": job.natural, "split": "all"})
+    start = {"init": job.init} if job.init else {}
+    return (
+        common
+        | start
+        | {
+            "network": {"name": "ddfd-lite", "options": {"lens_input": True}},
+            "data": {"sources": sources, "crop_px": 192, "batch_size": 8, "noise_std": 2.0},
+            "optimizer": {"learning_rate": 1.0e-3 if job.init else 2.0e-3, "warmup_steps": 100},
+        }
+    )
+
+
+def _without_depth(job: Job, lens: LensConfig, calibration: LensCalibration) -> dict[str, Any]:
+    """Learning from pairs of a wide and a small aperture alone, by re-blurring."""
+    near_m, far_m = job.depth_range_m
+    side = "unknown"  # the focus lies inside the scene
+    if lens.focus_distance_m >= far_m:
+        side = "near"
+    elif lens.focus_distance_m <= near_m:
+        side = "far"
+    if job.init:
+        raise OnboardError(
+            "--init: expected none with --pairs, whose network is built differently, got "
+            f"{job.init}"
+        )
+    kernel = "gaussian" if calibration.shape == "gaussian" else "disk"
+    return {
+        "network": {"name": "2hded-selfsup", "options": {"backbone": "ddfd-lite", "side": side}},
+        "data": {
+            "sources": [{"dataset": "folder", "root": job.pairs, "split": "all"}],
+            "crop_px": 128,
+            "batch_size": 8,
+        },
+        "loss": {"name": "thesis2023-selfsup", "options": {"kernel": kernel}},
+        "optimizer": {"learning_rate": 2.0e-3, "warmup_steps": 100},
+    }
+
+
+def model_paths(out: Path, name: str) -> tuple[Path, Path]:
+    """Where the checkpoint and the exported model lie."""
+    return out / name / f"{name}.pt", out / f"{name}.onnx"
