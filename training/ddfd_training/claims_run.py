@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ def run_job(plan: Plan, arm: str, seed: int, arguments: argparse.Namespace) -> d
         "parameters": count_parameters(network),
         "trained_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "loss": config.loss.name,
+        "lens": asdict(config.lens),
         "steps": config.steps,
         "crops": config.steps * config.data.batch_size,
         "crop_px": config.data.crop_px,
