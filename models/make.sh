@@ -23,7 +23,8 @@ ship() {
 
 train ddfd-lite-nyu-8m
 ship ddfd-lite-nyu-8m nyuv2
-for part in ddfd-lite-dslr-sim ddfd-lite-dslr-small ddfd-lite-dslr; do
+for part in ddfd-lite-dslr-sim ddfd-lite-dslr-small ddfd-lite-dslr-large \
+    ddfd-lite-dslr-long ddfd-lite-dslr; do
     train "$part"
 done
 ship ddfd-lite-dslr dfd_dslr
