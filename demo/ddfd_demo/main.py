@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; returns the exit code: 0 when every frame is accounted for."""
     options = parse(arguments)
     console = Console()
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT, too: a shell hands it down ignored to what it starts in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         return _run(options, console)
     except (DdfdError, MovieError) as error:
