@@ -1,4 +1,4 @@
-"""The DSLR set: pairing by time, units, and what it says about a wrong folder."""
+"""The DSLR set: pairing, units, and what it says about a wrong folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_training.calibration.rgbd import windows
 from ddfd_training.datasets import DfdDslr
-from ddfd_training.datasets.dfd_dslr import pair_by_time
+from ddfd_training.datasets.dfd_dslr import pair_by_time, pair_in_order
+from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.registration import register
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("DDFD_DATA", ROOT.parent / "shared" / "data")) / "dfd_dslr"
@@ -43,7 +47,7 @@ def write_set(root: Path, separator: str = ":") -> None:
 @pytest.mark.parametrize("separator", [":", "_"])
 def test_pairs_by_nearest_time_and_reads_metres(tmp_path: Path, separator: str):
     write_set(tmp_path, separator)
-    dataset = DfdDslr(tmp_path, "test")
+    dataset = DfdDslr(tmp_path, "test", pair="time")
     assert len(dataset) == 2
     first, second = dataset[0], dataset[1]
     assert first.depth_m[1, 1] == pytest.approx(1.0)
@@ -52,8 +56,25 @@ def test_pairs_by_nearest_time_and_reads_metres(tmp_path: Path, separator: str):
     assert abs(int(second.defocused_rgb[0, 0, 0]) - 110) <= 2
     assert abs(int(second.sharp_rgb[0, 0, 0]) - 160) <= 2
     assert first.lens.focus_distance_m == 1.7
-    assert DfdDslr(tmp_path, "test", sharp=False)[0].sharp_rgb is None
+    assert DfdDslr(tmp_path, "test", pair="time", sharp=False)[0].sharp_rgb is None
     assert [s.name for s in dataset[0:2]] == [first.name, second.name]
+
+
+def test_pairs_in_order_whatever_the_times_say(tmp_path: Path):
+    write_set(tmp_path)
+    last = tmp_path / "dfd_dataset_indoor_N2_8/depth/test/2018-04-26T10:01:00.100000.png"
+    last.rename(last.with_name("2018-04-26T10:02:00.400000.png"))
+    assert [sample.depth_m[1, 1] for sample in DfdDslr(tmp_path, "test")] == [1.0, 2.0, 3.0]
+
+
+def test_order_needs_whole_lists_of_about_the_same_times():
+    images = [Path(f"2018-04-26T10:0{minute}:00.0.JPG") for minute in range(4)]
+    depths = [image.with_suffix(".png") for image in images]
+    assert pair_in_order(images, depths) == list(zip(images, depths, strict=True))
+    with pytest.raises(DatasetError, match="as many depth maps as images, got 3 and 4.*pair: tim"):
+        pair_in_order(images, depths[1:])
+    with pytest.raises(DatasetError, match=r"within 2 s .* got 0 of 3.*pair: time"):
+        pair_in_order(images[:-1], depths[1:])
 
 
 def test_no_file_is_used_twice():
@@ -69,6 +90,8 @@ def test_wrong_folders_and_names_are_explained(tmp_path: Path):
         DfdDslr(tmp_path)
     with pytest.raises(DatasetError, match="expected one of N2_8, N8"):
         DfdDslr(tmp_path, aperture="N4")
+    with pytest.raises(DatasetError, match="expected one of order, time"):
+        DfdDslr(tmp_path, pair="name")
     write_set(tmp_path)
     with pytest.raises(DatasetError, match="val"):
         DfdDslr(tmp_path, "val")
@@ -80,17 +103,43 @@ def test_wrong_folders_and_names_are_explained(tmp_path: Path):
 
 @needs_data
 @pytest.mark.data
-def test_the_real_set_has_28_test_and_81_training_pairs():
+def test_the_real_set_has_29_test_and_81_training_pairs():
     test = DfdDslr(DATA, "test")
-    assert len(test) == 28
-    assert len(DfdDslr(DATA, "train")) == 81
-    names = {path.stem for path, _ in test.pairs}
-    depths = {path.stem for _, path in test.pairs}
-    assert "2018-04-26T17:42:51.901386" not in names
-    assert "2018-04-26T17:29:05.557451" not in depths
+    assert len(test) == 29
+    assert len(DfdDslr(DATA, "test", pair="time")) == 28
+    train = DfdDslr(DATA, "train")
+    assert len(train) == 81
+    assert train.pairs == DfdDslr(DATA, "train", pair="time").pairs
     sample = test[3]
     assert sample.defocused_rgb.shape == sample.sharp_rgb.shape == (432, 645, 3)
     assert 0.2 < np.nanmin(sample.depth_m) < np.nanmax(sample.depth_m) < 10
     # The stopped-down view has more fine detail.
     detail = [cv2.Laplacian(i, cv2.CV_64F).var() for i in (sample.defocused_rgb, sample.sharp_rgb)]
     assert detail[1] > detail[0]
+
+
+def blur_off_the_lens_line_px(photo: np.ndarray, sharp: np.ndarray, depth_m: np.ndarray) -> float:
+    """Median distance, in pixels of spread, of measured blur from what the lens says at a depth.
+
+    Blur is measured by blurring the f/8 photograph until it looks like the f/2.8 one, in windows of
+    one distance; the lens: a spread of 3.3 px per dioptre away from the focus at 0.62 dioptre, and
+    0.35 px in focus, as the training pairs show it.
+    """
+    aligned = register(sharp, photo).warp(sharp)
+    found = windows(RgbdSample("", depth_m, aligned, photo), 0, "srgb")
+    return float(np.median(np.abs(found.sigma_px - np.hypot(0.35, 3.3 * (found.dioptre - 0.62)))))
+
+
+@needs_data
+@pytest.mark.data
+def test_blur_says_that_order_is_right_where_times_disagree():
+    torch.set_num_threads(1)
+    in_order, by_time = DfdDslr(DATA, "test"), DfdDslr(DATA, "test", pair="time")
+    times = {image: depth for image, depth in by_time.pairs}
+    disputed = [i for i, (image, depth) in enumerate(in_order.pairs) if times.get(image) != depth]
+    assert disputed == list(range(1, 10))
+    right = in_order[3]
+    other = by_time[[image.stem for image, _ in by_time.pairs].index(right.name)]
+    photo, sharp = right.defocused_rgb, right.sharp_rgb
+    off = [blur_off_the_lens_line_px(photo, sharp, s.depth_m) for s in (right, other)]
+    assert off[0] < 0.13 < 0.2 < off[1]

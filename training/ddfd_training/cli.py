@@ -25,6 +25,8 @@ from ddfd_training.deblurring import load_guide
 from ddfd_training.imagenet import load_encoder
 from ddfd_training.trainer import DefocusData, DepthFromDefocus, network_options
 
+_DECODERS = ("depth_decoder", "sharp_decoder")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -166,10 +168,14 @@ def _start(module: DepthFromDefocus, config: TrainConfig, out: Path) -> None:
 def _take_over(network: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
     """Start from weights of this network, or of the same one before it took a lens as input.
 
+    The weights of a head that was taken out of the network are left where they are.
+
     Raises:
         ValueError: Other tensors are missing or too many.
     """
-    result = network.load_state_dict(state, strict=False)
+    absent = [name for name in _DECODERS if getattr(network, name, network) is None]
+    kept = {key: value for key, value in state.items() if key.split(".")[0] not in absent}
+    result = network.load_state_dict(kept, strict=False)
     missing = [key for key in result.missing_keys if not key.startswith("conditions.")]
     if missing or result.unexpected_keys:
         raise ValueError(

@@ -1,9 +1,14 @@
 """D3-Net's own set: naturally defocused photographs with depth (Carvalho et al. 2018, section 4).
 
 A Nikon D200 took every view twice, wide open (``N2_8``) and stopped down (``N8``, nearly sharp);
-an Asus Xtion gave the depth. Files are named by their time, and an image and its depth map differ
-by a fraction of a second, so that sorting both lists pairs wrong ones wherever a file is missing:
-they are paired by nearest time instead.
+an Asus Xtion gave the depth. Files are named by their time, and most images and depth maps differ
+by a fraction of a second.
+
+Images and depth maps pair in the order of their times. In the test split that is not the pairing by
+nearest time: depth maps 1 to 8 (of 0 to 28) bear the time of the view *before* the one they show,
+so that nearest times give eight images the depth of the next view, and leave one image and one
+depth map over. The pictures tell: in all 29 pairs in order, blur and depth lie on the lens's line,
+and edges fall together; ``test/training/test_dfd_dslr.py`` measures it.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ APERTURES = {"N2_8": 2.8, "N8": 8.0}
 SENSOR_RANGE_M = 3.5
 """The depth sensor's reach; what is farther was filled in. Report errors below it separately."""
 MAX_TIME_GAP_S = 2.0
+PAIRINGS = ("order", "time")
 _STAMP = re.compile(r"(\d{4}-\d{2}-\d{2})[T_ ](\d{2})[:_-](\d{2})[:_-](\d{2})(\.\d+)?$")
 
 
@@ -63,6 +69,36 @@ def pair_by_time(
     return [(first[i], second[j]) for i, j in pair_nearest(times[0], times[1], max_gap_s)]
 
 
+def pair_in_order(
+    first: Sequence[Path], second: Sequence[Path], max_gap_s: float = MAX_TIME_GAP_S
+) -> list[tuple[Path, Path]]:
+    """Pairs of the files in the order of their times.
+
+    Args:
+        first: Files named by their time, in order.
+        second: As many.
+        max_gap_s: Within which most pairs lie; else one of the lists has lost files.
+
+    Raises:
+        DatasetError: The lists do not have the same length, or most times do not match.
+    """
+    remedy = "restore the missing files, or pair the ones that are there with pair: time"
+    if len(first) != len(second):
+        raise DatasetError(
+            f"dfd_dslr: expected as many depth maps as images, got {len(second)} and "
+            f"{len(first)}; {remedy}"
+        )
+    near = sum(
+        abs(stamp_s(a) - stamp_s(b)) <= max_gap_s for a, b in zip(first, second, strict=True)
+    )
+    if 2 * near < len(first):
+        raise DatasetError(
+            f"dfd_dslr: expected most images and depth maps within {max_gap_s:g} s of each other, "
+            f"got {near} of {len(first)}; {remedy}"
+        )
+    return list(zip(first, second, strict=True))
+
+
 class DfdDslr(RgbdDataset):
     """Naturally defocused indoor images with depth, 645x432.
 
@@ -72,8 +108,10 @@ class DfdDslr(RgbdDataset):
 
     Args:
         root: Folder with ``dfd_dataset_indoor_N2_8`` and ``dfd_dataset_indoor_N8``.
-        split: ``train`` (81 pairs) or ``test`` (28 of its 29 images have a depth map).
+        split: ``train`` (81 pairs) or ``test`` (29).
         aperture: ``N2_8`` or ``N8``.
+        pair: How images and depth maps find each other: ``order``, which is right for the whole
+            set (see the module), or ``time``, the nearest within 2 s, for a part of it.
         sharp: Also read the N 8 companion; needs that folder.
 
     Raises:
@@ -91,6 +129,7 @@ class DfdDslr(RgbdDataset):
         root: str | Path,
         split: str = "test",
         aperture: str = "N2_8",
+        pair: str = "order",
         *,
         sharp: bool = True,
     ) -> None:
@@ -99,17 +138,22 @@ class DfdDslr(RgbdDataset):
             raise DatasetError(
                 f"{self.name}: aperture: expected one of {', '.join(APERTURES)}, got {aperture!r}"
             )
+        if pair not in PAIRINGS:
+            raise DatasetError(
+                f"{self.name}: pair: expected one of {', '.join(PAIRINGS)}, got {pair!r}"
+            )
         self.root = require_folder(
             Path(root), self.name, "dfd_dataset_indoor_N2_8/ and dfd_dataset_indoor_N8/"
         )
         self.split = split
         self.aperture = aperture
+        self.pairing = pair
         self.lens = LENS_PRESETS["dslr"]
         if aperture != "N2_8":
             self.lens = replace(self.lens, f_number=APERTURES[aperture])
         images = self._files(aperture, "rgb", ".jpg")
         depths = self._files(aperture, "depth", ".png")
-        self.pairs = pair_by_time(images, depths)
+        self.pairs = (pair_in_order if pair == "order" else pair_by_time)(images, depths)
         if not self.pairs:
             raise DatasetError(
                 f"{self.name} {split}: expected images and depth maps taken within "
@@ -132,8 +176,8 @@ class DfdDslr(RgbdDataset):
         return sorted(files, key=stamp_s)
 
     def settings(self) -> tuple[str, ...]:
-        """The aperture."""
-        return (self.aperture,)
+        """The aperture, and the pairing where it is not the usual one."""
+        return (self.aperture, *(() if self.pairing == "order" else (self.pairing,)))
 
     def read(self, index: int) -> RgbdSample:
         """Read pair ``index``: images uint8 ``[432, 645, 3]``, depth float32 ``[432, 645]``."""
