@@ -72,7 +72,7 @@ setup(
     package_dir={
         name: f"{root}/{name}" for name, root in PACKAGE_ROOTS.items() if name in PACKAGES
     },
-    package_data={"": ["py.typed", "*.json", "*.yaml"]},
+    package_data={"": ["py.typed", "*.json", "*.yaml", "scripts/*.sh"]},
     data_files=data_files(NAME),
     zip_safe=False,
     install_requires=requirements("runtime"),
@@ -102,6 +102,7 @@ setup(
             "ddfd-verify = ddfd_trt.cli:verify_main",
             "ddfd-bag = ddfd_ros.bag.cli:main",
             "ddfd-bench = ddfd_trt.benchmark:main",
+            "ddfd-bundle = ddfd_trt.bundle.cli:main",
         ],
     },
 )

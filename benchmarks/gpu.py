@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.gpu_count import count_work
 from benchmarks.record import RESULTS, write_results
-from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.errors import DdfdError, ModelLoadError
 from ddfd_ros.inference.gpu_probe import probe_gpu
 from ddfd_ros.ros.environment import shipped_models
 from ddfd_trt.benchmark import parse_size
@@ -46,8 +46,13 @@ def model_files(name: str, folder: Path) -> tuple[Path, Path | None]:
 
 def random_model(name: str, folder: Path) -> tuple[Path, Path]:
     """A network with random weights, as checkpoint and ONNX in ``folder``."""
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        raise ModelLoadError(
+            f"{name}: expected a shipped model, or torch to make one of random weights, got "
+            f"{error}; make it elsewhere with --only-models and put it into models/"
+        ) from error
     from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
     from ddfd_ros.model import build_network
     from ddfd_ros.model.byte_graph import ByteGraph
@@ -133,6 +138,15 @@ def bench_engine(
     }
 
 
+def write_models(names: Sequence[str], folder: Path, console: Console) -> int:
+    """Write the models that are not shipped, for a machine without torch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if name not in shipped_models():
+            console.print(str(random_model(name, folder)[0]), highlight=False, soft_wrap=True)
+    return 0
+
+
 def table(results: dict[str, Any], size: str) -> Table:
     """The figures for people."""
     made = Table(title=f"latency with copies at {size}, ms")
@@ -159,9 +173,11 @@ def table(results: dict[str, Any], size: str) -> Table:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Median latency of every model and runtime as bars."""
-    import matplotlib
-
+    """Median latency of every model and runtime as bars, where matplotlib is installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -192,9 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine-options", nargs=argparse.REMAINDER, default=[],
                         help="further arguments of ddfd-engine, at the end")  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--only-models", type=Path, metavar="FOLDER",
+                        help="only write the models there that are not shipped")  # fmt: skip
     options = parser.parse_args(arguments)
     console = Console()
     try:
+        if options.only_models is not None:
+            return write_models(options.models, options.only_models, console)
         machine = probe_gpu()
         results = {}
         with TemporaryDirectory() as folder:

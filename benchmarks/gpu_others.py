@@ -22,8 +22,10 @@ _MATRIX_SIDE = 8192
 
 def torch_runs(checkpoint: str, size: tuple[int, int], repeats: int) -> dict[str, Any]:
     """Torch in single precision, eager and compiled, with the copies to and from the device."""
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        return {"torch": str(error)}
     from ddfd_ros.model.byte_graph import ByteGraph
     from ddfd_ros.model.checkpoint import load_checkpoint
 

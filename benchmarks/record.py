@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ddfd_demo.report import clean
+from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 
 RESULTS = Path(__file__).parent / "results"

@@ -19,6 +19,7 @@ from ddfd_demo.commands import ChainOptions
 from ddfd_demo.results import Answer, Books, latency_table
 from ddfd_demo.scores import DEPTH_NAMES, FrameScore, gain, mean_over_frames
 from ddfd_demo.sources.base import SourceInfo
+from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 
 _STAGE_NAMES = {
@@ -204,14 +205,3 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def clean(value: Any) -> Any:
-    """JSON values: NaN and infinity become null, everything else stays."""
-    if isinstance(value, dict):
-        return {str(key): clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ddfd_demo.chain import ChainRecord
-from ddfd_demo.report import clean
 from ddfd_demo.results import join, keep_books, latency_table
 from ddfd_demo.scores import gain, mean_over_frames, score
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, SourceInfo
 from ddfd_demo.spool import JsonLines, Spool, read_lines
+from ddfd_ros.core.json_values import clean
 
 STAGES_MS = {"queue": 1.0, "decode": 0.5, "infer": 40.0, "encode": 0.75, "publish": 2.0}
 

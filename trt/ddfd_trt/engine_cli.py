@@ -26,6 +26,7 @@ from ddfd_trt.engine_options import EngineOptions, fitting_heads, fitting_shapes
 from ddfd_trt.make_engine import EngineJob, make_engine
 
 EXIT_OK, EXIT_ERROR, EXIT_STOPPED = 0, 2, 130
+OWN_KERNELS_VARIABLE = "DDFD_OWN_KERNELS_ONLY"
 _SAY_EVERY_S = 10.0
 
 
@@ -127,7 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--own-kernels-only",
         action="store_true",
-        help="do without cuBLAS and cuDNN where they are not installed",
+        default=bool(os.environ.get(OWN_KERNELS_VARIABLE)),
+        help="do without cuBLAS and cuDNN where they are not installed (in a bundle always)",
     )
     parser.add_argument(
         "--timing-cache",
