@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -34,13 +36,22 @@ class ImageNetwork(nn.Module):
         Raises:
             ValueError: The image does not have that shape.
         """
+        return self._at_any_size(image, self.forward_aligned)
+
+    def _at_any_size(
+        self, image: torch.Tensor, answer: Callable[[torch.Tensor], dict[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        """Pad an image, have it answered and crop the answers; raises as ``forward``.
+
+        ``answer`` is ``forward_aligned``, told what else it takes beside the image.
+        """
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(
                 f"image: expected [N, 3, H, W], got {list(image.shape)}; add the batch dimension "
                 "and put the three colour channels second"
             )
         height, width = image.shape[-2:]
-        outputs = self.forward_aligned(pad_to_multiple(image, self.size_multiple))
+        outputs = answer(pad_to_multiple(image, self.size_multiple))
         return {name: value[..., :height, :width] for name, value in outputs.items()}
 
     def forward_aligned(self, image: torch.Tensor) -> dict[str, torch.Tensor]:

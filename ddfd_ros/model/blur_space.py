@@ -13,12 +13,14 @@ frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.model.base import ImageNetwork
 
 GAIN_PX = 4.0
 """One unit of the network's last layer, in pixels of blur: near the spread of the data."""
@@ -115,3 +117,86 @@ class LensCondition(nn.Module):
         scale = factors[:, : self.channels].reshape(-1, self.channels, 1, 1)
         shift = factors[:, self.channels :].reshape(-1, self.channels, 1, 1)
         return x * (1.0 + scale) + shift
+
+
+class LensNetwork(ImageNetwork):
+    """Base of networks that read blur; their lens is fixed or given beside each image.
+
+    A subclass implements ``forward_aligned(image, lens)``: it asks ``_told`` what its encoder is
+    told of the lens, and has ``_through_lens`` turn its last layer into metres.
+
+    Args:
+        lens: The lens that takes the pictures; with ``lens_input`` the one that is meant when none
+            is given.
+        depth_range_m: Nearest and farthest depth that is answered, in metres.
+        lens_input: Take the lens beside the image, so that one network serves any lens.
+
+    Raises:
+        ValueError: The depth range is empty or not positive.
+    """
+
+    def __init__(
+        self, lens: LensConfig, depth_range_m: tuple[float, float], lens_input: bool
+    ) -> None:
+        super().__init__()
+        nearest_m, farthest_m = depth_range_m
+        if not 0 < nearest_m < farthest_m:
+            raise ValueError(f"depth_range_m: expected 0 < near < far, got {depth_range_m}")
+        self.lens = lens
+        self.depth_range_m = (float(nearest_m), float(farthest_m))
+        self.lens_input = lens_input
+        self.side_inputs = ("lens",) if lens_input else ()
+
+    def forward(
+        self, image: torch.Tensor, lens: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Estimate every head of an image of any size.
+
+        Args:
+            image: RGB ``[N, 3, H, W]`` in [0, 1].
+            lens: ``[N, 2]`` or ``[1, 2]``, ``lens_vector`` of each image's lens; only with
+                ``lens_input``. None: the network's own lens.
+
+        Returns:
+            As ``forward_aligned``.
+
+        Raises:
+            ValueError: A lens for a network without ``lens_input``, or a wrong shape.
+        """
+        if lens is None:
+            return super().forward(image)
+        if not self.lens_input:
+            raise ValueError(
+                "lens: expected none, for this network takes no lens beside the image, got one; "
+                "build and train it with lens_input"
+            )
+        if lens.ndim != 2 or lens.shape[1] != 2 or lens.shape[0] not in (1, len(image)):
+            raise ValueError(
+                f"lens: expected [{len(image)}, 2] or [1, 2], got {list(lens.shape)}; give "
+                "pixels per dioptre and the focus in dioptres for each image"
+            )
+        return self._at_any_size(image, partial(self.forward_aligned, lens=lens))
+
+    def forward_aligned(
+        self, image: torch.Tensor, lens: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """As ``forward``, for sides that are multiples of ``size_multiple``."""
+        raise NotImplementedError(f"{type(self).__name__} must implement forward_aligned")
+
+    def _conditions(self, channels: Sequence[int]) -> nn.ModuleList | None:
+        """One ``LensCondition`` for each of an encoder's coarse scales, with ``lens_input``.
+
+        Blur is read at the fine scales; only the coarse ones, which see context, know the lens.
+        """
+        return nn.ModuleList(map(LensCondition, channels)) if self.lens_input else None
+
+    def _told(self, image: torch.Tensor, lens: torch.Tensor | None) -> torch.Tensor | None:
+        """The lens as a tensor with ``lens_input``, None where it is a constant."""
+        return lens_tensor(self.lens, image) if lens is None and self.lens_input else lens
+
+    def _through_lens(
+        self, raw: torch.Tensor, lens: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """``metres_from_blur`` with what ``_told`` returned."""
+        optics = self.lens if lens is None else lens
+        return metres_from_blur(raw.float(), optics, self.depth_range_m, self.training)

@@ -8,6 +8,7 @@ outside, or from a depth network of this project that is built in.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -146,9 +147,8 @@ class Deddnet(ImageNetwork):
             )
         known = (depth_m > 0) & (depth_m < FAR_M)
         depth_m = torch.where(known, depth_m, FAR_M)
-        padded = pad_to_multiple(image, self.size_multiple)
-        outputs = self.forward_aligned(padded, pad_to_multiple(depth_m, self.size_multiple))
-        return {name: value[..., :height, :width] for name, value in outputs.items()}
+        depth_m = pad_to_multiple(depth_m, self.size_multiple)
+        return self._at_any_size(image, partial(self.forward_aligned, depth_m=depth_m))
 
     def forward_aligned(
         self, image: torch.Tensor, depth_m: torch.Tensor | None = None
@@ -214,10 +214,9 @@ def _guide(
     if name == "deddnet":
         raise ValueError("guide: expected a depth network, got 'deddnet'")
     # Imported here: the registry imports this module.
-    from ddfd_ros.model.networks import build_network, default_options
+    from ddfd_ros.model.networks import build_network, optics_options
 
-    known = default_options(name)
-    values: dict[str, Any] = {"lens": lens, "depth_range_m": depth_range_m, "heads": "depth"}
-    chosen = {key: value for key, value in values.items() if key in known} | dict(options or {})
-    network = build_network(name, **chosen)
+    own = dict(options or {})
+    optics = optics_options(name, own, lens, depth_range_m)
+    network = build_network(name, **{"heads": "depth", **optics, **own})
     return network.requires_grad_(False).eval()

@@ -104,11 +104,20 @@ class DenseEncoder(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
-    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+    def forward(
+        self,
+        image: torch.Tensor,
+        conditions: nn.ModuleList | None = None,
+        lens: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
         """Encode an image.
 
         Args:
             image: RGB ``[N, 3, H, W]`` in [-1, 1], sides multiples of 32.
+            conditions: Tell the last three dense blocks, one each, of the lens
+                (``blur_space.LensCondition``); their inputs have the channels of the skips from
+                1/4 on.
+            lens: What they tell, ``[N, 2]`` or ``[1, 2]``.
 
         Returns:
             Features from fine to coarse: 64 channels at 1/2 of the size, 128 at 1/4, 256 at 1/8,
@@ -123,6 +132,8 @@ class DenseEncoder(nn.Module):
             features = layers[f"transition{number}"](features)
             levels.append(features)
             features = self.pool(features)
+            if conditions is not None and lens is not None:
+                features = conditions[number - 1](features, lens)
         features = layers[f"denseblock{len(BLOCK_LAYERS)}"](features)
         levels.append(self.bridge_activation(layers["norm5"](features)))
         return levels

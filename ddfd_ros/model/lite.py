@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
-from ddfd_ros.model.base import HEAD_CHOICES, ImageNetwork, check_choice, pad_to_multiple
-from ddfd_ros.model.blur_space import LensCondition, lens_tensor, metres_from_blur
+from ddfd_ros.model.base import HEAD_CHOICES, check_choice
+from ddfd_ros.model.blur_space import LensNetwork
 from ddfd_ros.model.lite_blocks import Down, Expanded, Merge, Separable, conv_bn, stack
 
 _DROPOUT_FROM = 2  # scales from 1/8 on: where D3-Net's decoder has its own, for the same study
@@ -115,7 +115,7 @@ class SharpDecoder(nn.Module):
         return F.pixel_shuffle(self.out(x), 2)
 
 
-class DdfdLite(ImageNetwork):
+class DdfdLite(LensNetwork):
     """Depth, its deviation, and the all-in-focus image from one defocused photograph.
 
     Args:
@@ -148,54 +148,14 @@ class DdfdLite(ImageNetwork):
         lens_input: bool = False,
     ) -> None:
         """Build the heads asked for, with random weights."""
-        super().__init__()
+        super().__init__(lens, depth_range_m, lens_input)
         check_choice("heads", heads, HEAD_CHOICES)
-        nearest_m, farthest_m = depth_range_m
-        if not 0 < nearest_m < farthest_m:
-            raise ValueError(f"depth_range_m: expected 0 < near < far, got {depth_range_m}")
-        self.lens = lens
-        self.depth_range_m = (float(nearest_m), float(farthest_m))
-        self.lens_input = lens_input
-        self.side_inputs = ("lens",) if lens_input else ()
         self.encoder = Encoder(widths, depths)
         self.depth_decoder = DepthDecoder(widths, dropout) if heads != "sharp" else None
         self.sharp_decoder = (
             SharpDecoder(widths, sharp_width, sharp_blocks) if heads != "depth" else None
         )
-
-        # Blur is read at the fine scales; only the coarse ones, which see context, know the lens.
-        self.conditions = (
-            nn.ModuleList(LensCondition(width) for width in widths[2:]) if lens_input else None
-        )
-
-    def forward(
-        self, image: torch.Tensor, lens: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Estimate every head of an image of any size.
-
-        Args:
-            image: RGB ``[N, 3, H, W]`` in [0, 1].
-            lens: ``[N, 2]`` or ``[1, 2]``, ``blur_space.lens_vector`` of each image's lens; only
-                with ``lens_input``. None: the network's own lens.
-
-        Returns:
-            As ``forward_aligned``.
-
-        Raises:
-            ValueError: A lens for a network without ``lens_input``, or a wrong shape.
-        """
-        if lens is None:
-            return super().forward(image)
-        if not self.lens_input:
-            raise ValueError("lens: expected none, for this network knows one lens only, got one")
-        if lens.ndim != 2 or lens.shape[1] != 2 or lens.shape[0] not in (1, len(image)):
-            raise ValueError(
-                f"lens: expected [{len(image)}, 2] or [1, 2], got {list(lens.shape)}; give "
-                "pixels per dioptre and the focus in dioptres for each image"
-            )
-        height, width = image.shape[-2:]
-        outputs = self.forward_aligned(pad_to_multiple(image, self.size_multiple), lens)
-        return {name: value[..., :height, :width] for name, value in outputs.items()}
+        self.conditions = self._conditions(widths[2:])
 
     def forward_aligned(
         self, image: torch.Tensor, lens: torch.Tensor | None = None
@@ -210,15 +170,12 @@ class DdfdLite(ImageNetwork):
             ``depth_m``, ``sigma_m``, ``defocus_px`` as ``[N,1,H,W]`` and ``sharp_rgb`` as
             ``[N,3,H,W]``, as far as the network has these heads. ``sharp_rgb`` is not clipped.
         """
-        if lens is None and self.lens_input:
-            lens = lens_tensor(self.lens, image)
-        optics = self.lens if lens is None else lens
+        lens = self._told(image, lens)
         centred = (image - 0.5) * 4
         features = self.encoder(centred, self.conditions, lens)
         out: dict[str, torch.Tensor] = {}
         if self.depth_decoder is not None:
-            raw = self.depth_decoder(features).float()
-            out.update(metres_from_blur(raw, optics, self.depth_range_m, self.training))
+            out.update(self._through_lens(self.depth_decoder(features), lens))
         if self.sharp_decoder is not None:
             out["sharp_rgb"] = image + self.sharp_decoder(centred, features).float()
         return out

@@ -57,6 +57,23 @@ def default_options(name: str) -> dict[str, Any]:
     }
 
 
+def optics_options(
+    name: str, options: Mapping[str, Any], lens: LensConfig, depth_range_m: tuple[float, float]
+) -> dict[str, Any]:
+    """Return ``lens`` and ``depth_range_m`` as far as a network with these options uses them.
+
+    One that answers metres by itself (``answer: metres``) uses neither.
+
+    Raises:
+        ContractError: There is no network of that name.
+    """
+    known = default_options(name)
+    if {**known, **options}.get("answer") == "metres":
+        return {}
+    values = {"lens": lens, "depth_range_m": depth_range_m}
+    return {key: value for key, value in values.items() if key in known}
+
+
 def build_network(name: str, **options: Any) -> nn.Module:
     """Build a network by name.
 

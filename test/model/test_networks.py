@@ -12,7 +12,7 @@ import torch
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_ros.model import build_network, network_names
-from ddfd_ros.model.networks import default_options, plain_options
+from ddfd_ros.model.networks import default_options, optics_options, plain_options
 
 
 def test_every_network_answers_by_name():
@@ -83,7 +83,26 @@ def test_defaults_can_be_listed():
         "input_join": "residual",
         "dropout": 0.0,
         "bridge": "linear",
+        "answer": "metres",
+        "lens": LENS_PRESETS["nyu-8m"],
+        "depth_range_m": (0.5, 10.0),
+        "lens_input": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "uses"),
+    [
+        ("ddfd-lite", {}, True),
+        ("2hded", {}, False),
+        ("2hded", {"answer": "metres"}, False),
+        ("2hded", {"answer": "blur"}, True),
+        ("d3net", {}, False),
+    ],
+)
+def test_lens_and_range_are_options_where_they_are_used(name, options, uses):
+    values = {"lens": LENS_PRESETS["dslr"], "depth_range_m": (0.3, 7.0)}
+    assert optics_options(name, options, **values) == (values if uses else {})
 
 
 def test_importing_the_package_does_not_import_torch():

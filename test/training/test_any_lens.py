@@ -10,17 +10,21 @@ import torch
 
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_ros.model import build_network
 from ddfd_ros.model.blur_space import lens_tensor, lens_vector
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.any_lens import ManyLensSet, photograph, photograph_all
-from ddfd_training.cli import train
+from ddfd_training.cli import _take_over, train
 from ddfd_training.config import DataConfig, LossConfig, NetworkConfig, SourceConfig, TrainConfig
 from ddfd_training.crops import CropDataset
 from ddfd_training.datasets.sample import RgbdSample
 from ddfd_training.lens_draws import DrawnCamera, LensRanges, curved, draw_camera, lens_of
+from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.optics import render_defocus
 from ddfd_training.optics_options import RenderOptions
 from ddfd_training.sensor import Sensor
+from ddfd_training.steps import plain_step
+from ddfd_training.trainer import network_options
 
 
 @pytest.mark.parametrize(("strength", "focus_m"), [(4.0, 0.7), (14.4, 8.0), (28.0, 1.7)])
@@ -121,10 +125,17 @@ def replace_lenses(images):
     )
 
 
-def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path):
+FORMS = {
+    "ddfd-lite": {"lens_input": True, "widths": [8, 8, 16, 16, 16]},
+    "2hded": {"lens_input": True, "answer": "blur"},
+}
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path, name):
     config = TrainConfig(
         name="any",
-        network=NetworkConfig("ddfd-lite", {"lens_input": True, "widths": [8, 8, 16, 16, 16]}),
+        network=NetworkConfig(name, FORMS[name]),
         data=DataConfig(
             sources=(SourceConfig("synthetic", "", count=2, lenses=LensRanges(draws=2)),),
             cache=str(tmp_path / "cache"),
@@ -135,12 +146,15 @@ def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path):
         loss=LossConfig("ddfd"),
         steps=2,
         validate_every=2,
-        save_every=2,
+        save_every=1000,  # none but the last weights: those of 2hded are large
         precision="32-true",
+        threads=1,
     )
     path = train(config, tmp_path)
     network, contract = load_checkpoint(path)
+    assert contract.network == name
     assert contract.inputs == ("image", "lens")
+    assert {"depth_m", "sigma_m", "sharp_rgb"} <= set(contract.outputs)
     assert contract.lens_range == {
         "px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)
     }  # fmt: skip
@@ -169,12 +183,39 @@ def test_ranges_that_make_no_sense_are_refused(changes, message):
         LensRanges(**changes)
 
 
-def test_a_network_for_one_lens_is_a_start_for_any(tmp_path):
-    from ddfd_ros.model import build_network
-    from ddfd_training.cli import _take_over
+@pytest.mark.parametrize("name", list(FORMS))
+def test_the_loss_falls_on_pictures_through_many_lenses(tmp_path, name):
+    scenes = [_sample(i, depth_m=1.0 + i) for i in range(4)]
+    images = photograph_all(scenes, LensRanges(draws=1), tmp_path, tag="t", key="", workers=1)
+    crops = CropDataset(
+        [images], DataConfig(crop_px=32, flip=0.0), 1, 0, 4, LENS_PRESETS["nyu-4m"]
+    )
+    items = [crops[i] for i in range(4)]
+    batch = {key: torch.stack([item[key] for item in items]) for key in items[0]}
+    assert len(set(batch["lens"][:, 0].tolist())) > 1
+    torch.manual_seed(2)
+    config = TrainConfig(network=NetworkConfig(name, FORMS[name]))
+    network = build_network(name, **network_options(config))
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-4 if name == "2hded" else 3e-3)
+    totals = []
+    for _ in range(12):
+        terms = NAMED_LOSSES["ddfd"](*plain_step(network, batch, config))
+        optimizer.zero_grad()
+        terms["total"].backward()
+        optimizer.step()
+        totals.append(float(terms["total"].detach()))
+    assert {"l1_depth", "log_l1_depth", "laplace_nll", "charbonnier"} <= set(terms)
+    heads = (network.depth_decoder, network.sharp_decoder)
+    told = [condition.outer for condition in network.conditions]  # of the lens
+    for layer in (*(head.last if name == "2hded" else head.out for head in heads), *told):
+        assert layer.weight.grad.abs().max() > 0
+    assert np.mean(totals[-3:]) < 0.8 * totals[0]
 
+
+@pytest.mark.parametrize(("name", "form"), [("ddfd-lite", {}), ("2hded", {"answer": "blur"})])
+def test_a_network_for_one_lens_is_a_start_for_any(name, form):
     torch.manual_seed(0)
-    one, any_lens = build_network("ddfd-lite"), build_network("ddfd-lite", lens_input=True)
+    one, any_lens = build_network(name, **form), build_network(name, **form, lens_input=True)
     _take_over(any_lens, one.state_dict(), "one.pt")
     image = torch.rand(1, 3, 64, 64)
     one.eval(), any_lens.eval()
@@ -184,3 +225,18 @@ def test_a_network_for_one_lens_is_a_start_for_any(tmp_path):
         )
     with pytest.raises(ValueError, match=r"init: expected weights .* \d+ tensors missing"):
         _take_over(any_lens, {}, "none.pt")
+
+
+def test_weights_that_answer_metres_are_no_start_for_blur():
+    blur = build_network("2hded", answer="blur")
+    words = r"init: expected depth_decoder.last.weight to be \[2, 64, 3, 3\] in m.pt, got \[1, "
+    with pytest.raises(ValueError, match=words):
+        _take_over(blur, build_network("2hded").state_dict(), "m.pt")
+
+
+def test_plain_2hded_is_trained_and_saved_as_ever():
+    assert network_options(TrainConfig(network=NetworkConfig("2hded", {"stem": 7}))) == {"stem": 7}
+    config = TrainConfig(network=NetworkConfig("2hded", {"answer": "blur"}))
+    assert network_options(config) == {
+        "answer": "blur", "lens": config.lens, "depth_range_m": config.depth_range_m
+    }  # fmt: skip

@@ -44,9 +44,10 @@ def two_headed_checkpoint(tmp_path_factory):
     return make_checkpoint(path, "2hded", ("depth_m", "sharp_rgb"))
 
 
-@pytest.fixture(scope="session")
-def any_lens_checkpoint(tmp_path_factory):
-    """A network that takes its lens beside the image."""
+@pytest.fixture(scope="session", params=["ddfd-lite", "2hded"])
+def any_lens_checkpoint(tmp_path_factory, request):
+    """Networks that take their lens beside the image."""
     path = tmp_path_factory.mktemp("any") / "any.pt"
     outputs = ("depth_m", "sigma_m", "sharp_rgb", "defocus_px")
-    return make_checkpoint(path, "ddfd-lite", outputs, lens="nyu-8m", lens_input=True)
+    form = {"answer": "blur"} if request.param == "2hded" else {}
+    return make_checkpoint(path, request.param, outputs, lens="nyu-8m", lens_input=True, **form)

@@ -31,21 +31,24 @@ IMAGE = golden_image(64, 96, 4)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """A checkpoint and its ONNX file, for lenses within a range."""
+def files(tmp_path_factory, request):
+    """A checkpoint and its ONNX file, for lenses within a range: ddfd-lite if not asked for."""
+    name = getattr(request, "param", "ddfd-lite")
     folder = tmp_path_factory.mktemp("lens")
     torch.manual_seed(5)
     options = {"lens": "nyu-8m", "lens_input": True}
-    network = build_network("ddfd-lite", **options)
+    options |= {"answer": "blur"} if name == "2hded" else {}
+    network = build_network(name, **options)
+    last = network.depth_decoder.last if name == "2hded" else network.depth_decoder.out
     with torch.no_grad():
-        network.depth_decoder.out.weight.mul_(4.0)  # blur that differs enough to tell lenses apart
+        last.weight.mul_(4.0)  # blur that differs enough to tell lenses apart
     contract = ModelContract(
-        format_version=FORMAT_VERSION, network="ddfd-lite", network_options={}, parameter_count=0,
+        format_version=FORMAT_VERSION, network=name, network_options={}, parameter_count=0,
         input_height=None, input_width=None, size_multiple=32,
         outputs=("depth_m", "sharp_rgb"), depth_min_m=0.5, depth_max_m=10.0, lens=LENS,
         training={}, metrics={}, weights_sha256="", inputs=("image", "lens"), lens_range=RANGE,
     )  # fmt: skip
-    save_checkpoint(folder / "any.pt", network, "ddfd-lite", options, contract)
+    save_checkpoint(folder / "any.pt", network, name, options, contract)
     export_onnx(folder / "any.pt", folder / "any.onnx")
     return folder
 
@@ -78,6 +81,7 @@ def check_lenses(backend, expected, tolerance_m=1e-3):
     assert backend.infer(IMAGE, ["sharp_rgb"])["sharp_rgb"].shape == IMAGE.shape
 
 
+@pytest.mark.parametrize("files", ["ddfd-lite", "2hded"], indirect=True)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
 def test_runtimes_on_the_cpu(files, expected, runtime):
     path = files / ("any.pt" if runtime == "torch" else "any.onnx")

@@ -171,10 +171,16 @@ def _take_over(network: nn.Module, state: dict[str, torch.Tensor], origin: str) 
     The weights of a head that was taken out of the network are left where they are.
 
     Raises:
-        ValueError: Other tensors are missing or too many.
+        ValueError: Other tensors are missing or too many, or of another shape.
     """
     absent = [name for name in _DECODERS if getattr(network, name, network) is None]
     kept = {key: value for key, value in state.items() if key.split(".")[0] not in absent}
+    for key, own in network.state_dict().items():
+        if key in kept and kept[key].shape != own.shape:
+            raise ValueError(
+                f"init: expected {key} to be {list(own.shape)} in {origin}, got "
+                f"{list(kept[key].shape)}; network and options must be the same"
+            )
     result = network.load_state_dict(kept, strict=False)
     missing = [key for key in result.missing_keys if not key.startswith("conditions.")]
     if missing or result.unexpected_keys:

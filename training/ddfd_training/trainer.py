@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ddfd_ros.model import build_network
+from ddfd_ros.model.networks import optics_options
 from ddfd_training.config import TrainConfig
 from ddfd_training.crops import CropDataset
 from ddfd_training.image_set import Images, hold_out, to_tensors
@@ -25,15 +26,9 @@ Batch = dict[str, torch.Tensor]
 
 
 def network_options(config: TrainConfig) -> dict[str, Any]:
-    """The network's options, with lens and depth range where it takes them."""
-    from ddfd_ros.model.networks import default_options
-
-    known = default_options(config.network.name)
-    extra = {"lens": config.lens, "depth_range_m": config.depth_range_m}
-    return {
-        **{key: value for key, value in extra.items() if key in known},
-        **config.network.options,
-    }
+    """The network's options, with lens and depth range where it uses them."""
+    name, options = config.network.name, config.network.options
+    return {**optics_options(name, options, config.lens, config.depth_range_m), **options}
 
 
 class DepthFromDefocus(pl.LightningModule):
