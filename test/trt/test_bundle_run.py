@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from ddfd_trt import engine_cli
 from ddfd_trt.bundle.parts import copy_scripts
 from ddfd_trt.bundle.tree import SCRIPTS
 
@@ -63,6 +64,13 @@ def test_the_environment_is_the_bundles(tree):
     assert values["DDFD_OWN_KERNELS_ONLY"] == "1"
 
 
+def test_the_engine_command_leaves_the_stubs_alone(monkeypatch):
+    monkeypatch.delenv("DDFD_OWN_KERNELS_ONLY", raising=False)
+    assert not engine_cli._parser().parse_args(["m.onnx"]).own_kernels_only
+    monkeypatch.setenv("DDFD_OWN_KERNELS_ONLY", "1")
+    assert engine_cli._parser().parse_args(["m.onnx"]).own_kernels_only
+
+
 def test_no_empty_folder_is_searched_for_libraries(tree):
     # An empty entry would be the current folder.
     assert "" not in run(tree, "python")[2]["LD_LIBRARY_PATH"].split(":")
@@ -71,7 +79,7 @@ def test_no_empty_folder_is_searched_for_libraries(tree):
 def test_the_compilers_libraries_are_used_where_the_machine_has_none(tree):
     assert "fallback" not in run(tree, "python", FAKE_CPP="0")[2]["LD_LIBRARY_PATH"]
     libraries = run(tree, "python", FAKE_CPP="1")[2]["LD_LIBRARY_PATH"].split(":")
-    assert libraries[-1] == f"{tree}/python/lib/fallback"
+    assert libraries[-1] == f"{tree}/lib/fallback"
 
 
 @pytest.mark.parametrize(

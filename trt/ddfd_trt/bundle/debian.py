@@ -33,8 +33,8 @@ class PackageSource(Protocol):
     def stanza(self, name: str) -> Stanza | None:
         """What the index says about a package; None when it has none of this name."""
 
-    def fetch(self, stanza: Stanza, folder: Path) -> Path:
-        """The package's file, in ``folder``."""
+    def fetch(self, found: list[Stanza], folder: Path) -> None:
+        """Put the packages' files into ``folder``."""
 
 
 def python_packages(version: str) -> tuple[str, ...]:
@@ -88,13 +88,10 @@ class AptPackages:
             return None
         return next((item for item in stanzas(text) if item.get("Package") == name), None)
 
-    def fetch(self, stanza: Stanza, folder: Path) -> Path:
-        """See ``PackageSource``."""
-        before = set(folder.glob("*.deb"))
-        name = f"{stanza['Package']}={stanza['Version']}"
-        run(["apt-get", "download", name], folder=folder, advice=_APT)
-        (path,) = set(folder.glob("*.deb")) - before
-        return path
+    def fetch(self, found: list[Stanza], folder: Path) -> None:
+        """See ``PackageSource``; apt compares them with its signed index."""
+        names = [f"{stanza['Package']}={stanza['Version']}" for stanza in found]
+        run(["apt-get", "download", *names], folder=folder, advice=_APT)
 
 
 class MirrorPackages:
@@ -124,8 +121,12 @@ class MirrorPackages:
             self._index = {item["Package"]: item for item in stanzas(text) if "Package" in item}
         return self._index.get(name)
 
-    def fetch(self, stanza: Stanza, folder: Path) -> Path:
-        """See ``PackageSource``; compared with the index's digest."""
+    def fetch(self, found: list[Stanza], folder: Path) -> None:
+        """See ``PackageSource``; compared with the index's digests."""
+        for stanza in found:
+            self._fetch_one(stanza, folder)
+
+    def _fetch_one(self, stanza: Stanza, folder: Path) -> None:
         data = self._get(stanza["Filename"])
         got = hashlib.sha256(data).hexdigest()
         if got != stanza["SHA256"]:
@@ -133,9 +134,7 @@ class MirrorPackages:
                 f"{stanza['Package']}: expected sha256 {stanza['SHA256']}, got {got}; try again, "
                 "or another mirror"
             )
-        path = folder / Path(stanza["Filename"]).name
-        path.write_bytes(data)
-        return path
+        (folder / Path(stanza["Filename"]).name).write_bytes(data)
 
 
 def unpack_python(source: PackageSource, version: str, folder: Path, tell: Tell) -> None:
@@ -144,8 +143,9 @@ def unpack_python(source: PackageSource, version: str, folder: Path, tell: Tell)
     Raises:
         BundleError: A package is missing, damaged or cannot be unpacked.
     """
-    for stanza in closure(source, python_packages(version)):
-        tell(f"package {stanza['Package']} {stanza['Version']}")
-        path = source.fetch(stanza, folder)
+    found = closure(source, python_packages(version))
+    tell(f"{len(found)} packages: {', '.join(stanza['Package'] for stanza in found)}")
+    source.fetch(found, folder)
+    for path in sorted(folder.glob("*.deb")):
         run(["dpkg-deb", "--extract", path, folder], advice="install dpkg, or use --python")
         path.unlink()

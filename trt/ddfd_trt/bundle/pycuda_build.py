@@ -14,13 +14,15 @@ from ddfd_trt.bundle.stubs import write_stub
 from ddfd_trt.bundle.wheels import download, unpack
 
 DRIVER = "libcuda.so.1"
+FLAGS = ("--cxxflags=-O2,-g0", "--ldflags=-s")
+"""Not -static-libstdc++: what comes in that way needs the newest C library."""
 
 
 def build_pycuda(source: PythonSource, folder: Path, tell: Tell) -> None:
     """Put the package ``pycuda`` into ``folder``.
 
     It is linked against an empty library with the driver's name: the real one is found where the
-    bundle runs. The compiler's libraries are linked in, so that theirs need not be as new.
+    bundle runs.
 
     Raises:
         BundleError: Something cannot be downloaded or does not compile.
@@ -41,8 +43,7 @@ def build_pycuda(source: PythonSource, folder: Path, tell: Tell) -> None:
     code = unpack_source(archive, work / "code")
     tell(f"compiling {PYCUDA}: some minutes")
     python = str(source.executable)
-    flags = ["--cxxflags=-O2,-g0", "--ldflags=-static-libstdc++,-static-libgcc,-s"]
-    configure = [python, "configure.py", f"--cuda-root={work / 'cuda'}", *flags]
+    configure = [python, "configure.py", f"--cuda-root={work / 'cuda'}", *FLAGS]
     advice = "install a C++ compiler (g++) that this Python's headers can be used with"
     run([*configure, "--no-cuda-enable-curand"], environ=environ, folder=code, advice=advice)
     run([python, "setup.py", "build"], environ=environ, folder=code, advice=advice)

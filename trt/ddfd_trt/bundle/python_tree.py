@@ -24,9 +24,9 @@ _ADVICE = "name a working Python 3.10 with --python, or leave it out to take Deb
 _LEFT_OUT = (
     "__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter",
     "turtledemo", "turtle.py", "ensurepip", "lib2to3", "config-*", "*.a", "LICENSE.txt",
-    # Modules for terminals, windows and databases, with libraries of their own.
+    # Modules for terminals, windows, databases and passwords, with libraries of their own.
     "_tkinter*", "_curses*", "readline*", "_dbm*", "_gdbm*", "nis.*", "_test*", "_xxtest*",
-    "xxlimited*",
+    "xxlimited*", "_crypt*", "sitecustomize.py",
 )  # fmt: skip
 COMPILER_LIBRARIES = ("libstdc++.so.6", "libgcc_s.so.1")
 """Most machines have them, and newer ones should be used: kept apart, for those that have not."""
@@ -92,7 +92,7 @@ def inspect_python(source: PythonSource, wanted: tuple[int, int] = PYTHON) -> di
 def copy_python(source: PythonSource, folder: Path, wanted: tuple[int, int] = PYTHON) -> str:
     """Copy program, standard library and the libraries they load.
 
-    ``folder`` gets ``bin``, ``lib`` and ``lib/fallback`` (the compiler's libraries).
+    ``folder`` gets ``bin`` and ``lib``.
 
     Returns:
         The full version.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddfd_trt.bundle.common import Tell, digest, run, stage
 from ddfd_trt.bundle.debian import AptPackages, MirrorPackages, unpack_python
-from ddfd_trt.bundle.elf import elf_files, newest_glibc
+from ddfd_trt.bundle.elf import elf_files, newest_glibc, resolved_libraries
 from ddfd_trt.bundle.parts import copy_scripts, folder_bytes
 from ddfd_trt.bundle.plan import (
     BUILD_TOOLS,
@@ -22,8 +22,15 @@ from ddfd_trt.bundle.plan import (
     BundleError,
     BundlePlan,
 )
-from ddfd_trt.bundle.pycuda_build import build_pycuda
-from ddfd_trt.bundle.python_tree import PythonSource, copy_python, inspect_python, unpacked_source
+from ddfd_trt.bundle.pycuda_build import FLAGS, build_pycuda
+from ddfd_trt.bundle.python_tree import (
+    COMPILER_LIBRARIES,
+    PythonSource,
+    copy_libraries,
+    copy_python,
+    inspect_python,
+    unpacked_source,
+)
 from ddfd_trt.bundle.stubs import write_stubs
 from ddfd_trt.bundle.wheels import download, own_constraints, project_of, unpack
 
@@ -75,17 +82,37 @@ def make_tree(
     unpack(tensorrt, packages, keep=needed, on_bytes=on_bytes)
     shutil.copytree(pycuda / "pycuda", packages / "pycuda")
     tell("stub libraries")
-    functions = write_stubs(packages / "tensorrt" / PLUGINS, tree / "lib")
+    plugins = packages / "tensorrt" / PLUGINS
+    functions = write_stubs(plugins, tree / "lib")
+    copy_compiler_libraries(plugins, tree / "lib")
     facts |= {"tensorrt": TENSORRT.partition("==")[2], "pycuda": PYCUDA.partition("==")[2]}
     facts["stub_functions"] = str(functions)
     copy_project(plan.project, tree / "project", plan.models)
     facts["revision"] = revision(plan.project)
-    facts["glibc"] = "{}.{}".format(*newest_glibc(elf_files(tree)))
+    # The fallback is used where a machine has no C++ library; it must not keep the others out.
+    used = (path for path in elf_files(tree) if "fallback" not in path.parts)
+    facts["glibc"] = "{}.{}".format(*newest_glibc(used))
     copy_scripts(SCRIPTS, tree, ("run.sh",))
     facts["unpacked_bytes"] = str(folder_bytes(tree))
     lines = [f"{key} {value}\n" for key, value in facts.items()]
     (tree / FACTS).write_text("".join(lines), encoding="utf-8")
     return facts
+
+
+def copy_compiler_libraries(library: Path, folder: Path) -> None:
+    """Copy this machine's C++ library for machines without one.
+
+    Raises:
+        BundleError: ``library`` does not load it from anywhere.
+    """
+    found = resolved_libraries([library], [folder, library.parent])
+    wanted = {name: found[name] for name in COMPILER_LIBRARIES if name in found}
+    if len(wanted) < len(COMPILER_LIBRARIES):
+        raise BundleError(
+            f"{library.name}: expected to load {', '.join(COMPILER_LIBRARIES)}, got "
+            f"{', '.join(wanted) or 'none'}; install libstdc++"
+        )
+    copy_libraries(wanted, folder)
 
 
 def _gather(
@@ -105,7 +132,7 @@ def _gather(
     tell(f"downloading {TENSORRT}: 819 MB")
     kept = plan.cache / f"tensorrt-{digest(TENSORRT, version)}"
     tensorrt = stage(kept, lambda to: _one_wheel(source, TENSORRT, to))
-    kept = plan.cache / f"pycuda-{digest(PYCUDA, CUDA_HEADERS, BUILD_TOOLS, version)}"
+    kept = plan.cache / f"pycuda-{digest(PYCUDA, CUDA_HEADERS, BUILD_TOOLS, FLAGS, version)}"
     pycuda = stage(kept, lambda to: build_pycuda(source, to, tell))
     return sorted(wheels.glob("*.whl")), sorted(tensorrt.glob("*.whl")), pycuda
 

@@ -32,7 +32,7 @@ export PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1
 outside=${LD_LIBRARY_PATH:-}
 export LD_LIBRARY_PATH="$here/python/lib:$here/lib:$here/packages/tensorrt${outside:+:$outside}"
 if ! "$python" -S -c 'import ctypes; ctypes.CDLL("libstdc++.so.6")' 2>/dev/null; then
-    LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$here/python/lib/fallback"
+    LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$here/lib/fallback"
 fi
 # The bundle has stubs in place of cuBLAS and cuDNN.
 export DDFD_OWN_KERNELS_ONLY=1
