@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.optimize import least_squares
 
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LensConfig
@@ -42,6 +43,12 @@ _LEAST_CONTRAST = 0.02
 _LEAST_EXPLAINED = 0.9
 _DRAWS = 300
 _FEWEST = 40
+_BINS = 24
+_FEWEST_IN_BIN = 5
+_SMALL_PX = 0.3
+_LEAST_VARIANCE = 1e-3
+_MOST_STEPS = 60
+_USUAL_ERROR = 0.1  # of a window's spread, relative
 _UNKNOWN = Nominal()
 
 
@@ -129,17 +136,47 @@ def _matching(
     return float(_TRIED_PX[k] + shift * step)
 
 
-def robust_line(spreads: Spreads) -> tuple[float, float, float]:
-    """K = k A, 1/d_f and sigma_0, outliers left out in three rounds."""
-    use = np.ones(len(spreads.dioptre), bool)
-    line = (0.0, 0.0, 0.0)
-    for _ in range(3):
-        found = straight_line(spreads.dioptre[use], spreads.sigma_px[use], np.ones(use.sum()))
-        line = (float(found[0]), float(found[1]), float(found[2]))
-        fitted = np.sqrt(line[2] ** 2 + (line[0] * (spreads.dioptre - line[1])) ** 2)
-        off = np.abs(spreads.sigma_px - fitted) / (fitted + 0.3)
-        use = off <= max(3 * 1.48 * float(np.median(off[use])), 0.02)
-    return line
+def robust_line(
+    spreads: Spreads, near: tuple[float, float, float] | None = None
+) -> tuple[float, float, float]:
+    """K = k A, 1/d_f and sigma_0, whatever a part of the windows says.
+
+    Windows that hold two distances, moved, or repeat a pattern are wrong by any amount, and in
+    real recordings there are many. The start goes through the medians of narrow bins of
+    distance, which also keeps frequent distances from outweighing rare ones; then all windows
+    count with Cauchy's loss, which is deaf to what lies far off. The line may also be sought from
+    ``near``; the better one is taken.
+    """
+    edges = np.linspace(spreads.dioptre.min(), spreads.dioptre.max(), _BINS + 1)
+    number = np.digitize(spreads.dioptre, edges)
+    filled = [k for k in np.unique(number) if np.sum(number == k) >= _FEWEST_IN_BIN]
+    if len(filled) < 3:
+        filled = list(np.unique(number))
+    middle, spread = (
+        np.array([np.median(values[number == k]) for k in filled])
+        for values in (spreads.dioptre, spreads.sigma_px)
+    )
+    start = straight_line(middle, spread, np.ones(len(filled)))
+
+    def off(line: np.ndarray) -> np.ndarray:
+        fitted = np.sqrt(line[2] + (line[0] * (spreads.dioptre - line[1])) ** 2)
+        result: np.ndarray = (spreads.sigma_px - fitted) / (fitted + _SMALL_PX)
+        return result
+
+    tries = [
+        # By sigma_0 squared: at zero the slope in sigma_0 vanishes, and the search would stall.
+        least_squares(
+            off,
+            (line[0], line[1], max(line[2] ** 2, _LEAST_VARIANCE)),
+            bounds=([0, -np.inf, _LEAST_VARIANCE / 10], np.inf),
+            loss="cauchy",
+            f_scale=_USUAL_ERROR,
+            max_nfev=_MOST_STEPS,
+        )
+        for line in ([start] if near is None else [start, near])
+    ]
+    found = min(tries, key=lambda result: float(result.cost)).x
+    return float(found[0]), float(found[1]), float(found[2]) ** 0.5
 
 
 def calibrate_rgbd(
@@ -234,7 +271,7 @@ def _intervals(
             [members[i] for i in random.integers(0, len(members), len(members))]
         )
         part = Spreads(spreads.dioptre[chosen], spreads.sigma_px[chosen], spreads.frame[chosen])
-        draws.append(robust_line(part)[:2] if len(chosen) >= _FEWEST // 2 else line[:2])
+        draws.append(robust_line(part, line)[:2] if len(chosen) >= _FEWEST // 2 else line[:2])
     low, high = np.quantile(np.array(draws), [0.025, 0.975], axis=0)
     return (
         (line[0], float(low[0]), float(high[0])),
