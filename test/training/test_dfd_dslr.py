@@ -121,9 +121,9 @@ def test_the_real_set_has_29_test_and_81_training_pairs():
 def blur_off_the_lens_line_px(photo: np.ndarray, sharp: np.ndarray, depth_m: np.ndarray) -> float:
     """Median distance, in pixels of spread, of measured blur from what the lens says at a depth.
 
-    Blur is measured by blurring the f/8 photograph until it looks like the f/2.8 one, in windows of
-    one distance; the lens: a spread of 3.3 px per dioptre away from the focus at 0.62 dioptre, and
-    0.35 px in focus, as the training pairs show it.
+    Blur is measured by blurring the f/8 photograph until it looks like the f/2.8 one, in windows
+    of one distance; the lens: a spread of 3.3 px per dioptre away from the focus at 0.62 dioptre,
+    and 0.35 px in focus, as the training pairs show it.
     """
     aligned = register(sharp, photo).warp(sharp)
     found = windows(RgbdSample("", depth_m, aligned, photo), 0, "srgb")

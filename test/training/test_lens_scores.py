@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
 from ddfd_ros.model.checkpoint import save_checkpoint
 from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.evaluate_cli import main as evaluate_main
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.scores import by_blur, by_distance, overall, swapped
 from ddfd_training.lens_scores.shots import STRESS, Pixels
@@ -88,7 +90,9 @@ def test_the_stress_set_does_what_its_names_say():
     assert step["no texture"] < step["none"]
 
 
-def test_the_command_on_an_exported_model(tmp_path, capsys):
+@pytest.fixture
+def any_lens_model(tmp_path):
+    """An untrained network for any lens, exported."""
     torch.manual_seed(0)
     options = {
         "lens": "nyu-8m", "lens_input": True, "heads": "depth",
@@ -102,8 +106,36 @@ def test_the_command_on_an_exported_model(tmp_path, capsys):
     )  # fmt: skip
     save_checkpoint(tmp_path / "any.pt", network, "ddfd-lite", options, contract)
     export_onnx(tmp_path / "any.pt", tmp_path / "any.onnx")
+    return tmp_path / "any.onnx"
+
+
+def test_evaluation_tells_the_model_the_lens_of_the_pictures(any_lens_model, tmp_path, capsys):
+    sigmas = []
+    for strength in (5.0, 20.0):
+        words = ["--onnx", str(any_lens_model), "--runtime", "onnxruntime", "--threads", "1"]
+        words += ["--data", "folder", "--root", str(tmp_path / "scene"), "--split", "all"]
+        rgb, depth_m = SyntheticScene(0).render(0.0, 64, 96)
+        for name, image in (("rgb", rgb[..., ::-1]), ("depth", (depth_m * 1000).astype("uint16"))):
+            (tmp_path / "scene" / name).mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(tmp_path / "scene" / name / "a.png"), image)
+        lens = lens_of(strength, 2.0)
+        given = [lens.focal_length_m, lens.f_number, lens.focus_distance_m, lens.pixel_pitch_m]
+        report = tmp_path / "report.json"
+        words += ["--no-edges", "--json", str(report), "--lens", ",".join(map(str, given))]
+        words += ["--rgb-is", "defocused"]
+        assert evaluate_main(words) == 0, capsys.readouterr().err
+        found = json.loads(report.read_text())
+        assert found["model"]["told_lens"]["f_number"] == pytest.approx(lens.f_number)
+        sigmas.append(found["result"]["sigma"]["mean_over_images"]["mean_sigma_m"])
+    # The same doubt in pixels is four times as much in metres through a lens a quarter as strong.
+    assert sigmas[0] == pytest.approx(4 * sigmas[1], rel=0.05)
+    assert evaluate_main(words[: words.index("--lens")] + ["--rgb-is", "defocused"]) == 2
+    assert "expected the lens of these photographs" in capsys.readouterr().err
+
+
+def test_the_command_on_an_exported_model(any_lens_model, tmp_path, capsys):
     path = tmp_path / "report.json"
-    command = [str(tmp_path / "any.onnx"), "--limit", "2", "--size", "64", "96"]
+    command = [str(any_lens_model), "--limit", "2", "--size", "64", "96"]
     lenses = ["--lens", "6,3", "--lens", "12,2", "--runtime", "onnxruntime"]
     assert main([*command, *lenses, "--threads", "1", "--json", str(path)]) == 0
     report = json.loads(path.read_text())

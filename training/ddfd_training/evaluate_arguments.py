@@ -87,7 +87,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lens",
         type=parse_lens,
-        help=f"blurs sharp images: {LENS_HELP}. Default: the lens in the model's contract",
+        help=f"blurs sharp images, and is what a model for any lens is told: {LENS_HELP}. Default: "
+        "the lens in the model's contract",
     )
     parser.add_argument("--kernel", default=DEFAULTS.kernel, help="disk or gaussian")
     parser.add_argument("--preset", default="", help="way to render: d3net, syndof, ...")

@@ -12,12 +12,14 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
+from ddfd_ros.core.blur_zones import takes_any_lens
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.inference import open_backend
@@ -99,7 +101,15 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         options = data_options(arguments, lens)
         items = open_evaluation_set(options)
         rendered = "lens" in items.description and arguments.input != "sharp"
-        if lens is not None and rendered and options.lens != lens:
+        told = takes_any_lens(backend.contract)
+        if told:
+            if arguments.lens is None and not rendered:
+                raise DdfdError(
+                    f"--lens: expected the lens of these photographs, which {path.name} has to be "
+                    "told, got none; give a preset, the .yaml of ddfd-calibrate, or four numbers"
+                )
+            backend.set_lens(options.lens)
+        elif lens is not None and rendered and options.lens != lens:
             console.print(
                 f"note: the images are blurred by {options.lens}, but the model was trained for "
                 f"{lens}; its depths cannot be right",
@@ -110,6 +120,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             "data": items.description,
             "machine": machine_info(),
         }
+        if told:
+            report["model"]["told_lens"] = asdict(options.lens)
         if recipe is not None and recipe.evaluate.paper:
             report["test"] = paper_rows(recipe.evaluate.paper)[0].test
         bar = track(

@@ -4,11 +4,11 @@ A Nikon D200 took every view twice, wide open (``N2_8``) and stopped down (``N8`
 an Asus Xtion gave the depth. Files are named by their time, and most images and depth maps differ
 by a fraction of a second.
 
-Images and depth maps pair in the order of their times. In the test split that is not the pairing by
-nearest time: depth maps 1 to 8 (of 0 to 28) bear the time of the view *before* the one they show,
-so that nearest times give eight images the depth of the next view, and leave one image and one
-depth map over. The pictures tell: in all 29 pairs in order, blur and depth lie on the lens's line,
-and edges fall together; ``test/training/test_dfd_dslr.py`` measures it.
+Images and depth maps pair in the order of their times. In the test split that is not the pairing
+by nearest time, which gives eight images the depth of the next view, and leaves one image and one
+depth map over: from view 1 to 9 of 0 to 28, images and depth maps bear times of neighbouring
+views. The pictures tell: in order, blur and depth lie on the lens's line, and edges fall together;
+``test/training/test_dfd_dslr.py`` measures it.
 """
 
 from __future__ import annotations
