@@ -129,40 +129,72 @@ def test_the_project_comes_without_what_cannot_be_read_there(tmp_path):
 
 ABSENT = ["torch", "matplotlib", "cv2", "rclpy", "openvino", "yaml", "scipy", "ddfd_demo",
           "ddfd_training"]  # fmt: skip
-HIDE = """
+# As sitecustomize, so that the processes that a program starts do not see them either.
+HIDE = f"""
 import sys
-class Hidden:
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Hidden())
-sys.argv = ["gpu", *{arguments!r}]
-import benchmarks.gpu_engine, benchmarks.gpu_others, ddfd_ros.inference.gpu_probe
-import ddfd_trt.benchmark, ddfd_trt.engine_cli, ddfd_trt.calibrate, benchmarks.gpu, ddfd_trt.cli
-print("gpu_others", benchmarks.gpu_others.torch_runs("m.pt", (64, 64), 1))
-sys.exit(benchmarks.gpu.main())
+        hidden = name.partition(".")[0] in {ABSENT!r}
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 """
+GPU = ["-m", "benchmarks.gpu", "--size", "96x64", "--precisions", "fp16", "--repeats", "2",
+       "--growth-frames", "0"]  # fmt: skip
+VERIFY = ["-c", "import sys, ddfd_trt.cli as cli; sys.exit(cli.verify_main())"]
+MODEL = "models/ddfd-lite-nyu-8m.onnx"
 
 
-def test_the_engine_programs_need_nothing_that_a_bundle_lacks(tmp_path):
-    copy_project(ROOT, tmp_path)
-    paths = (ROOT / "test" / "standin", tmp_path, tmp_path / "trt")
-    arguments = ["--models", "ddfd-lite-nyu-8m", "--size", "96x64", "--precisions", "fp16"]
-    arguments += ["--repeats", "2", "--growth-frames", "0", "--out", str(tmp_path / "out")]
-    code = HIDE.format(absent=ABSENT, arguments=arguments)
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """Runs Python over a bundle's code, where nothing else can be found than what is in one."""
+    folder = tmp_path_factory.mktemp("bare")
+    copy_project(ROOT, folder)
+    (folder / "hide").mkdir()
+    (folder / "hide" / "sitecustomize.py").write_text(HIDE)
+    (folder / "a.png").touch()
+    paths = (folder / "hide", ROOT / "test" / "standin", folder, folder / "trt")
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+
+    def start(*arguments):
+        return subprocess.run(
+            [sys.executable, *arguments], env=environ, cwd=folder, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+
+    for name in ABSENT:
+        assert "ModuleNotFoundError" in start("-c", f"import {name}").stderr
+    return start
+
+
+@pytest.mark.slow
+def test_engines_are_built_and_measured_with_what_a_bundle_has(bare, tmp_path):
+    done = bare(*GPU, "--models", "ddfd-lite-nyu-8m", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "gpu_others {'torch': \"No module named 'torch'\"}" in done.stdout
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["gpu.json"]
-    code = HIDE.format(absent=ABSENT, arguments=[*arguments, "--models", "2hded"])
-    done = subprocess.run(
-        [*command[:2], code], env=environ, cwd=tmp_path, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu.json"]  # and no plot
+
+
+def test_comparing_needs_what_a_bundle_has(bare):
+    done = bare(*VERIFY, MODEL, MODEL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Only pictures need more, and the message says what.
+    done = bare(*VERIFY, MODEL, MODEL, "--images", "a.png")
+    assert done.returncode == 2
+    assert "a.png: expected OpenCV to read it" in done.stderr
+
+
+def test_without_torch_the_others_are_left_out(bare):
+    done = bare("-m", "benchmarks.gpu_others", "--checkpoint", "m.pt")
+    assert done.returncode == 0, done.stderr
+    assert "No module named 'torch'" in done.stdout
+    done = bare(*GPU, "--models", "2hded")
     assert done.returncode == 1
     assert "--only-models" in done.stdout
 

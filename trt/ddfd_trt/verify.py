@@ -168,11 +168,16 @@ def load_images(paths: Iterable[Path]) -> Iterator[NamedImage]:
     """Read image files one by one as uint8 ``[H, W, 3]`` RGB.
 
     Raises:
-        DatasetError: A file is not a readable image.
+        DatasetError: A file is not a readable image, or OpenCV is not installed.
     """
-    import cv2
-
     for path in paths:
+        try:
+            import cv2  # here, since without images none is needed
+        except ImportError as error:
+            raise DatasetError(
+                f"{path}: expected OpenCV to read it, got {error}; install "
+                "opencv-python-headless (into a bundle: ddfd-bundle --add)"
+            ) from error
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             raise DatasetError(
