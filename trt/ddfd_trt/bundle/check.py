@@ -129,10 +129,25 @@ def check_tree(tree: Path, kind: str, tell: Tell) -> list[str]:
                 f"package is missing:\n{done.stderr.strip()[-2000:]}"
             )
         note(f"{' '.join(words)} starts")
+    note(f"ddfd-verify computes {_verify(tree)} with ONNX Runtime, twice alike")
     return shown
 
 
 _GPU = {"build": "benchmarks.gpu", "run": "benchmarks.gpu_engine"}
+
+
+def _verify(tree: Path) -> str:
+    """Compare the smallest model with itself; returns its name."""
+    models = sorted((tree / "project" / "models").glob("*.onnx"), key=lambda p: p.stat().st_size)
+    if not models:
+        raise BundleError("bundle: expected a model in its project, got none; use --model")
+    done = start(tree, ["ddfd-verify", str(models[0]), str(models[0])])
+    if done.returncode:
+        raise BundleError(
+            f"ddfd-verify: expected exit status 0, got {done.returncode}; a package is missing:\n"
+            f"{done.stderr.strip()[-2000:]}"
+        )
+    return models[0].name
 
 
 def _driver(tree: Path) -> str:
