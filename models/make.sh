@@ -11,12 +11,12 @@ train() {
     python models/merge_logs.py "runs/$1" >"models/$1.log.csv"
 }
 
-# ship NAME SET: the model with its weights, and its report on SET's test split.
+# ship NAME SET [OPTION ...]: the model with its weights, and its report on SET's test split.
 ship() {
     local weights=runs/$1/$1.pt model=models/$1.onnx report=models/$1.$2.json
     ddfd-export "$weights" "$model"
     ddfd-evaluate --onnx "$model" --runtime onnxruntime --data "$2" --root "$data/$2" --split test \
-        --baseline --json "$report"
+        --baseline --json "$report" "${@:3}"
     ddfd-export "$weights" "$model" --metrics "$report"
     cp "$weights" models/
 }
@@ -28,3 +28,7 @@ for part in ddfd-lite-dslr-sim ddfd-lite-dslr-small ddfd-lite-dslr-large \
     train "$part"
 done
 ship ddfd-lite-dslr dfd_dslr
+train ddfd-lite-any
+ship ddfd-lite-any nyuv2 --lens nyu-2m
+ddfd-evaluate-lenses models/ddfd-lite-any.onnx --data nyuv2 --root "$data/nyuv2" --split test --limit 50 \
+    --runtime onnxruntime --json models/ddfd-lite-any.lenses.json

@@ -22,7 +22,6 @@ from ddfd_ros.model.lite import DepthDecoder, Encoder, SharpDecoder
 
 SIDES = ("near", "far", "unknown")
 BACKBONES = ("densenet", "ddfd-lite")
-_LEAST_PX = 0.1  # less is no blur that an image could show
 _LEAK = 0.1
 
 
@@ -37,6 +36,10 @@ class SelfSupervised(ImageNetwork):
             ``unknown``: then there is no depth and the map has no sign.
         lens: Turns blur into metres.
         depth_range_m: Nearest and farthest depth that is answered, in metres.
+        least_blur_px: Smallest blur diameter that is answered, in pixels. Near zero a re-blurred
+            image hardly changes with the blur, so that a map that has got there stays there; the
+            public variant of the thesis's code clamps at 1. What is blurred less is answered as
+            this: with ``nyu-8m`` everything beyond 5.7 m.
         max_blur_px: Largest blur diameter that is answered, in pixels.
         start_px: Where the untrained map stands, in pixels.
         stem: ``densenet``: kernel side of the first convolution, 3 or 7.
@@ -58,6 +61,7 @@ class SelfSupervised(ImageNetwork):
         side: str = "near",
         lens: LensConfig = LENS_PRESETS["nyu-8m"],
         depth_range_m: tuple[float, float] = (0.5, 10.0),
+        least_blur_px: float = 0.7,
         max_blur_px: float = 25.0,
         start_px: float = 4.0,
         stem: int = 3,
@@ -71,14 +75,15 @@ class SelfSupervised(ImageNetwork):
         check_choice("heads", heads, HEAD_CHOICES)
         check_choice("backbone", backbone, BACKBONES)
         check_choice("side", side, SIDES)
-        if not _LEAST_PX < start_px < max_blur_px:
+        if not 0 < least_blur_px < start_px < max_blur_px:
             raise ValueError(
-                f"start_px, max_blur_px: expected {_LEAST_PX} < start < max in pixels, got "
-                f"{start_px} and {max_blur_px}"
+                "least_blur_px, start_px, max_blur_px: expected 0 < least < start < max, in px, "
+                f"got {least_blur_px}, {start_px} and {max_blur_px}"
             )
         self.lens, self.side = lens, side
         self.depth_range_m = _range_on_side(side, lens, depth_range_m)
-        self.max_blur_px, self.start_px = float(max_blur_px), float(start_px)
+        self.least_blur_px, self.max_blur_px = float(least_blur_px), float(max_blur_px)
+        self.start_px = float(start_px)
         self.lite = backbone == "ddfd-lite"
         self.encoder: nn.Module
         self.map_decoder: nn.Module | None = None
@@ -121,7 +126,8 @@ class SelfSupervised(ImageNetwork):
         The last layer answers the logarithm of the blur: what a re-blurred image changes by is the
         ratio of two blurs, so that wide and narrow ones are learnt alike.
         """
-        low, high = (math.log(px / self.start_px) for px in (_LEAST_PX, self.max_blur_px))
+        ends = (self.least_blur_px, self.max_blur_px)
+        low, high = (math.log(px / self.start_px) for px in ends)
         inside = raw.clamp(low, high)
         if self.training:
             # The value is clamped, yet keeps a small slope, so that a pixel finds its way back.

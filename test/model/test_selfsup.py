@@ -65,5 +65,5 @@ def test_impossible_options_are_refused():
         build_network("2hded-selfsup", **LITE, side="far", depth_range_m=(0.5, 5.0))
     with pytest.raises(ContractError, match="side: expected one of 'near', 'far', 'unknown'"):
         build_network("2hded-selfsup", side="left")
-    with pytest.raises(ContractError, match="0.1 < start < max"):
+    with pytest.raises(ContractError, match="0 < least < start < max"):
         build_network("2hded-selfsup", start_px=30.0)

@@ -87,7 +87,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lens",
         type=parse_lens,
-        help=f"blurs sharp images, and is what a model for any lens is told: {LENS_HELP}. Default: "
+        help=f"blurs sharp images, and is told to a model for any lens: {LENS_HELP}. Default: "
         "the lens in the model's contract",
     )
     parser.add_argument("--kernel", default=DEFAULTS.kernel, help="disk or gaussian")

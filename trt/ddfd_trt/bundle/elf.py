@@ -44,9 +44,7 @@ def undefined_symbols(path: Path) -> list[tuple[str, str]]:
     return [(found["name"], found["version"] or "") for found in _SYMBOL.finditer(text)]
 
 
-def resolved_libraries(
-    paths: Iterable[Path], folders: Iterable[Path] = ()
-) -> dict[str, Path]:
+def resolved_libraries(paths: Iterable[Path], folders: Iterable[Path] = ()) -> dict[str, Path]:
     """The libraries that ELF files load, by name, the C library's left out.
 
     Those in ``folders`` come before those of this machine.
