@@ -12,7 +12,7 @@ from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.inference import open_backend
 
 MODELS = Path(__file__).parents[2] / "models"
-SHIPPED = {"ddfd-lite-nyu-8m": "nyu-8m", "ddfd-lite-dslr": "dslr"}
+SHIPPED = {"ddfd-lite-nyu-8m": "nyu-8m", "ddfd-lite-dslr": "dslr", "ddfd-lite-any": "nyu-4m"}
 RUNTIMES = [
     name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name) is not None
 ]
