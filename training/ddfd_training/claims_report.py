@@ -56,9 +56,9 @@ def write_page(results: Results, figures: dict[str, str]) -> str:
         "",
         "Made by `python -m ddfd_training.claims_report` from the files of "
         "`benchmarks/results/claims`, which `python -m ddfd_training.claims_run` leaves, one for "
-        "each training. Do not edit: run the commands. The claims about depth without depth truth and "
-        "about deblurring are checked in the same way on [self-supervised.md](self-supervised.md) and "
-        "[deblurring.md](deblurring.md).",
+        "each training. Do not edit: run the commands. The claims about depth without depth truth "
+        "and about deblurring are checked in the same way on "
+        "[self-supervised.md](self-supervised.md) and [deblurring.md](deblurring.md).",
         "",
         *_conditions(results),
         "",
