@@ -11,6 +11,7 @@ import pytest
 from ddfd_training import claims_report, claims_run
 from ddfd_training.claims_check import Difference, Results, compare, growth
 from ddfd_training.claims_findings import all_findings
+from ddfd_training.claims_measure import _overlap
 from ddfd_training.claims_plan import load_plan
 from ddfd_training.losses import NAMED_LOSSES
 
@@ -162,3 +163,20 @@ def test_what_has_a_result_is_not_done_again(tmp_path: Path, monkeypatch, capsys
     assert written == {"arm": "focus-8m", "value": None, "other": 0.33333}
     assert "focus-2m-seed1: done" in capsys.readouterr().out
     assert claims_run.main(["--plan", str(tmp_path / "none.yaml")]) == 2
+
+
+def test_only_what_the_sharp_companion_covers_is_compared():
+    known = np.zeros((6, 8), bool)
+    known[1:5, 2:7] = True
+    view = {
+        "sharp_known": known,
+        "image": np.arange(6 * 8 * 3).reshape(6, 8, 3),
+        "lens": np.array([1.0, 2.0]),
+    }
+    part = _overlap(view)
+    assert part["sharp_known"].shape == (4, 5)
+    assert part["sharp_known"].all()
+    np.testing.assert_array_equal(part["image"], view["image"][1:5, 2:7])
+    assert part["lens"] is view["lens"]
+    nothing = _overlap({**view, "sharp_known": np.zeros((6, 8), bool)})
+    assert nothing["image"].shape == (6, 8, 3)

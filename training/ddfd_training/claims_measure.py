@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def open_items(probe: ProbeConfig, data_root: Path, cache: str) -> list[Item]:
     images = open_source(at(probe.source, data_root), probe.lens, cache)
     items = []
     for frame in images.frames:
-        view = images.item(frame)
+        view = _overlap(images.item(frame))
         sharp = bool(view["sharp_known"].all())
         items.append(
             Item(
@@ -39,6 +39,19 @@ def open_items(probe: ProbeConfig, data_root: Path, cache: str) -> list[Item]:
             )
         )
     return items
+
+
+def _overlap(view: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The part of a view that its registered sharp companion covers; all of it without one."""
+    known = view["sharp_known"]
+    rows, columns = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return dict(view)
+    inside = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    return {
+        key: value[inside] if value.shape[:2] == known.shape else value
+        for key, value in view.items()
+    }
 
 
 def measure(model: Model, items: Sequence[Item], *, edges: bool) -> dict[str, Any]:
