@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from rich.progress import track
 
 from ddfd_ros.core.blur_zones import takes_any_lens
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend, BackendOptions
@@ -69,15 +69,6 @@ def _baseline(options: DataOptions, items: EvaluationSet, console: Console) -> d
     result = evaluate(model, bar, items.sensor_range_m, edges=False)
     keys = ("depth", "depth_within_sensor_range")
     return {"depth_m": model.value_m} | {key: result[key] for key in keys if key in result}
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -176,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         target = Path(arguments.json)
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(_finite(report), indent=2, allow_nan=False)
+        text = json.dumps(clean(report), indent=2, allow_nan=False)
         target.write_text(text + "\n", encoding="utf-8")
         console.print(f"written: {target}", highlight=False)
     return 0

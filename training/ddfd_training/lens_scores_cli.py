@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from rich.table import Table
 
 from ddfd_ros.core.blur_zones import takes_any_lens
 from ddfd_ros.core.errors import ContractError, DdfdError
+from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.inference import open_backend
 from ddfd_training.datasets.registry import DATASETS, open_dataset
@@ -152,15 +152,6 @@ def _table(
     console.print(table)
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
@@ -170,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print(report, console)
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(_finite(report), indent=2, allow_nan=False)
+            text = json.dumps(clean(report), indent=2, allow_nan=False)
             arguments.json.write_text(text + "\n", encoding="utf-8")
             console.print(f"written: {arguments.json}", highlight=False)
     except (DdfdError, ValueError, OSError) as error:
