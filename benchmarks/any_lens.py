@@ -4,16 +4,17 @@ Every network starts from the same weights and sees the same number of crops: on
 through lenses of all kinds, the others each through one of the test lenses. All are asked about
 test scenes photographed through these lenses, which the first one never saw.
 
-    python -m benchmarks.any_lens --data ../shared/data/nyuv2 --steps 3000
+    python -m benchmarks.any_lens --data ../shared/data/nyuv2
 
-Trainings go on where they were stopped; what is trained is not trained again.
+Trainings go on where they were stopped; what is trained is not trained again. Results are written
+after each lens.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,35 +24,47 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import write_results
-from ddfd_training.cli import train
+from ddfd_training.cli import train_stages
 from ddfd_training.config import SourceConfig, TrainConfig, load_stages
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.run import LENSES, label
+from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.lens_scores_cli import main as evaluate
 from ddfd_trt.cli import export_main
 
 NAME = "any_lens"
+STAGES = 2
+"""So many of the recipe's stages are compared."""
 RECIPE = "training/configs/ddfd-lite-any.yaml"
 MEASURES = ("abs_rel", "rmse", "delta1", "coverage_68", "coverage_95")
 
 
-def recipe(steps: int, data: Path, lens: tuple[float, float] | None = None) -> TrainConfig:
-    """The training for any lens, or for one (A in px per dioptre, focus in m): all else is equal.
+def recipe(
+    data: Path, lens: tuple[float, float] | None = None, share: float = 1.0
+) -> list[TrainConfig]:
+    """The stages for any lens, or for one (A in px per dioptre, focus in m): all else is equal.
 
-    A network for one lens is trained without the all-in-focus head, which depth does not need.
+    The one lens has the point-spread function of the evaluation, the others have any. ``share`` of
+    the recipe's steps are trained.
     """
-    config = load_stages(RECIPE)[0]
-    sources = tuple(_source(source, data, lens) for source in config.data.sources)
-    config = replace(config, steps=steps, data=replace(config.data, sources=sources))
-    if lens is None:
-        return replace(config, name=f"any-lens-{steps}")
-    options = {**config.network.options, "heads": "depth"}
-    return replace(
-        config,
-        name=f"one-lens-{lens[0]:g}-{lens[1]:g}-{steps}",
-        lens=lens_of(*lens),
-        network=replace(config.network, options=options),
-    )
+    stages = load_stages(RECIPE)[:STAGES]
+    name = "any-lens" if lens is None else f"one-lens-{lens[0]:g}-{lens[1]:g}"
+    name += "" if share == 1 else f"-{share:g}"
+    found: list[TrainConfig] = []
+    for number, config in enumerate(stages):
+        sources = tuple(_source(source, data, lens) for source in config.data.sources)
+        config = replace(
+            config,
+            name=f"{name}-{number + 1}" if lens or share != 1 else config.name,
+            steps=max(round(share * config.steps), 1),
+            data=replace(config.data, sources=sources),
+            init=f"@{found[-1].name}" if found else config.init,
+        )
+        if lens is not None:
+            told = lens_of(*lens).spread_as(OPTIONS.spread_per_diameter)
+            config = replace(config, lens=told)
+        found.append(config)
+    return found
 
 
 def _source(source: SourceConfig, data: Path, lens: tuple[float, float] | None) -> SourceConfig:
@@ -59,9 +72,18 @@ def _source(source: SourceConfig, data: Path, lens: tuple[float, float] | None) 
         source = replace(source, root=str(data))
     if lens is None:
         return source
-    a, focus_m = lens
+    told = lens_of(*lens).spread_as(OPTIONS.spread_per_diameter)
+    a, focus_m, k, share = (
+        told.px_per_dioptre, told.focus_distance_m, OPTIONS.sigma_per_diameter,
+        OPTIONS.gaussian_share,
+    )  # fmt: skip
     narrowed = replace(
-        source.lenses, draws=1, px_per_dioptre=(a, a), focus_distance_m=(focus_m, focus_m)
+        source.lenses,
+        draws=1,
+        px_per_dioptre=(a, a),
+        focus_distance_m=(focus_m, focus_m),
+        sigma_per_diameter=(k, k),
+        gaussian_share=(share, share),
     )
     return replace(source, lenses=narrowed)
 
@@ -84,50 +106,53 @@ def scores(weights: Path, data: Path, lenses: Sequence[tuple[float, float]], sce
 
 
 def measure(
-    steps: int, data: Path, runs: Path, scenes: int, lenses: Sequence[tuple[float, float]]
-) -> list[dict[str, Any]]:
-    """Train and test one network for any lens and one for each; a row for each lens."""
-    jobs = {None: recipe(steps, data), **{lens: recipe(steps, data, lens) for lens in lenses}}
-    found: dict[Any, Any] = {}
-    for lens, config in jobs.items():
-        weights = runs / config.name / f"{config.name}.pt"
-        if not weights.is_file():
-            train(config, runs, {"accelerator": "cpu", "devices": 1})
-        found[lens] = scores(weights, data, lenses if lens is None else (lens,), scenes)
-    rows = []
+    data: Path,
+    runs: Path,
+    scenes: int,
+    lenses: Sequence[tuple[float, float]],
+    share: float = 1.0,
+) -> Iterator[dict[str, Any]]:
+    """Train and test one network for any lens, then one for each; a row for each lens."""
+
+    def trained(lens: tuple[float, float] | None) -> Path:
+        stages = recipe(data, lens, share)
+        path = runs / stages[-1].name / f"{stages[-1].name}.pt"
+        if not path.is_file():
+            train_stages(stages, runs, {"accelerator": "cpu", "devices": 1})
+        return path
+
+    for_any = scores(trained(None), data, lenses, scenes)
     for lens in lenses:
+        alone = scores(trained(lens), data, (lens,), scenes)
         name = label(lens_of(*lens))
-        any_lens, alone = (
-            {key: entry[name]["overall"][key] for key in MEASURES}
-            for entry in (found[None], found[lens])
-        )
-        ratio = any_lens["abs_rel"] / alone["abs_rel"]
-        rows.append({"lens": name, "any": any_lens, "alone": alone, "rel_ratio": ratio})
-    return rows
+        both = {
+            kind: {key: entry[name]["overall"][key] for key in MEASURES}
+            for kind, entry in (("any", for_any), ("alone", alone))
+        }
+        ratio = both["any"]["abs_rel"] / both["alone"]["abs_rel"]
+        yield {"lens": name, **both, "rel_ratio": ratio}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="any_lens", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of NYUv2")
-    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--scenes", type=int, default=50, help="test scenes, evenly spaced")
-    parser.add_argument("--first", type=int, default=len(LENSES), help="so many of the lenses")
+    parser.add_argument("--share", type=float, default=1.0, help="of the recipe's steps")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, help="default: benchmarks/results")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    lenses = LENSES[: arguments.first]
-    rows = measure(arguments.steps, arguments.data, arguments.runs, arguments.scenes, lenses)
-    base = recipe(arguments.steps, arguments.data)
+    stages = recipe(arguments.data, share=arguments.share)
     settings = {
-        "steps": arguments.steps,
-        "batch_size": base.data.batch_size,
-        "crop_px": base.data.crop_px,
-        "start": Path(base.init).name,
+        "stages": [[c.steps, c.data.batch_size, c.data.crop_px] for c in stages],
+        "start": Path(stages[0].init).name,
         "scenes": arguments.scenes,
     }
-    path = write_results(NAME, {"settings": settings, "lenses": rows}, arguments.out)
+    rows: list[dict[str, Any]] = []
+    for row in measure(arguments.data, arguments.runs, arguments.scenes, LENSES, arguments.share):
+        rows.append(row)
+        path = write_results(NAME, {"settings": settings, "lenses": rows}, arguments.out)
     table = Table(title="rel: one network for any lens, and one for each lens")
     for heading in ("lens", "any", "alone", "any / alone", "any: 68 %", "any: 95 %"):
         table.add_column(heading)

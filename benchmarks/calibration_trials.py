@@ -70,17 +70,12 @@ def trial(seed: int, shape: str, pictures: int) -> dict[str, Any]:
         "focus_error_dioptre": focus - 1 / focus_m,
         "focus_interval": [near, far],
         "focus_contained": near <= 1 / focus_m <= far,
-        "k_a_error": result.calibration.sigma_per_diameter * strength / (_sigma_ratio(options) * a)
+        "k_a_error": result.calibration.sigma_per_diameter
+        * strength
+        / (options.spread_per_diameter * a)
         - 1,
         "seconds": time.perf_counter() - start,
     }
-
-
-def _sigma_ratio(options: RenderOptions) -> float:
-    if options.kernel == "disk":
-        return 0.25
-    share = options.gaussian_share
-    return float(np.sqrt((1 - share) / 16 + share * options.sigma_per_diameter**2))
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -110,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--pictures", type=int, default=9)
+    parser.add_argument("--pictures", type=int, default=10)
     parser.add_argument("--shape", choices=("disk", "blend"), default="disk")
     parser.add_argument("--no-save", action="store_true", help="write no result file")
     arguments = parser.parse_args(argv)

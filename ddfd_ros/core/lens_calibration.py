@@ -3,7 +3,8 @@
 A thin lens at a fixed focus is two numbers, A (pixels of blur diameter per dioptre) and 1/d_f; the
 four numbers of ``LensConfig`` are one way to write them. What second moments of blur tell is the
 product k A with k = sigma / diameter of the point-spread function; A itself only its shape, or the
-nominal focal length and f-number. So the record says where A comes from.
+nominal focal length and f-number. So the record says where A comes from, and node and trainer
+calculate with a lens of disks that has the measured product (``spread_lens``).
 """
 
 from __future__ import annotations
@@ -57,8 +58,16 @@ class LensCalibration:
     source: str = "shape"
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def spread_lens(self) -> LensConfig:
+        """The lens to calculate with: its disks spread as the measured point-spread function does.
+
+        What second moments tell is k A; this lens has that product, wherever A and k come from.
+        """
+        return self.lens.spread_as(self.sigma_per_diameter)
+
     def lens_for(self, width: int, height: int) -> LensConfig:
-        """The lens for the same camera's images at another size.
+        """``spread_lens`` for the same camera's images at another size.
 
         Raises:
             LensCalibrationError: That size has another shape, so it is not a scaled image.
@@ -69,7 +78,7 @@ class LensCalibration:
                 f"lens calibration: expected images of the shape {self.width}x{self.height}, got "
                 f"{width}x{height}; calibrate with images as they are used"
             )
-        return self.lens if scale_x == 1 else self.lens.scaled(scale_x)
+        return self.spread_lens if scale_x == 1 else self.spread_lens.scaled(scale_x)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML."""

@@ -8,6 +8,11 @@ behind itself. A point at distance d then spreads over a circle of confusion wit
 on the sensor, which is c / pitch pixels. Written with A = (f / N) * s / pitch, the lens's strength
 in pixels per dioptre, the blur is a straight line over inverse distance: c_px = A |1/d - 1/d_f|.
 The signed blur is negative nearer than the focus: signed_c_px = A (1/d_f - 1/d).
+
+Not every lens spreads a point evenly over a disk. What a picture shows of blur is first of all its
+second moment, so the diameter that counts is 4 sigma, sigma the standard deviation of the
+point-spread function along one axis (the width D4sigma of ISO 11146-1; of a disk, its diameter).
+``LensConfig.spread_as`` gives the lens whose disks are that wide.
 """
 
 from __future__ import annotations
@@ -19,6 +24,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 Array = TypeVar("Array", float, np.ndarray, Any)
+
+DISK_SIGMA_PER_DIAMETER = 0.25
+"""Standard deviation of a uniform disk along one axis, over its diameter."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,21 @@ class LensConfig:
     def scaled(self, image_scale: float) -> LensConfig:
         """The same lens seen through an image resized by ``image_scale`` (0.5: half the width)."""
         return replace(self, pixel_pitch_m=self.pixel_pitch_m / image_scale)
+
+    def spread_as(self, sigma_per_diameter: float) -> LensConfig:
+        """The lens whose disks have the second moment of this one's point-spread function.
+
+        It has 4 k times the strength A, k = ``sigma_per_diameter``: with k = 0.25 it is this lens.
+
+        Raises:
+            ValueError: ``sigma_per_diameter`` is not positive.
+        """
+        if not sigma_per_diameter > 0:
+            raise ValueError(
+                f"sigma_per_diameter: expected a positive number (a disk has "
+                f"{DISK_SIGMA_PER_DIAMETER}), got {sigma_per_diameter!r}"
+            )
+        return replace(self, f_number=self.f_number * DISK_SIGMA_PER_DIAMETER / sigma_per_diameter)
 
 
 LENS_PRESETS: dict[str, LensConfig] = {

@@ -6,8 +6,13 @@ over inverse distance (``ddfd_ros.core.thin_lens``), so both become metres witho
     1/d = 1/d_f - c / A,        sigma_m = d^2 / A * sigma_px   (first order)
 
 The lens is two numbers here, A (pixels of blur per dioptre) and 1/d_f (dioptres), given with the
-image or fixed. With the lens an input, one network serves any lens, and it can change between two
-frames.
+image or fixed.
+
+With the lens an input, one network serves any lens, and it can change between two frames. Such a
+network answers two things that it can tell without the lens: how wide the blur is, which is local
+and has no sign, and how far away a thing looks by what is around it. The lens puts both on one
+scale, where they meet as two measurements do (``metres_from_evidence``): what is around decides
+the side of the focus and, where the lens blurs little, the distance; blur decides the rest.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.model.base import ImageNetwork
@@ -27,6 +33,11 @@ GAIN_PX = 4.0
 START_DEPTH_M = 2.5
 """Where the untrained network stands."""
 START_SIGMA_PX = 0.5
+_LOG_SIGMA = (-3.0, 3.0)  # their squares stay within half precision
+START_BLUR_PX = 3.0
+"""Blur diameter that an untrained network for any lens reads: of the middle of the data."""
+PRIOR_GAIN_DIOPTRE = 0.25
+"""One unit of its second answer, in dioptres, and the deviation of that answer untrained."""
 REFERENCE_PX_PER_DIOPTRE = 14.0
 """Strength in the middle of the cameras of the papers (11.8 to 14.4)."""
 _LEAK = 0.1
@@ -72,8 +83,22 @@ def metres_from_blur(
     else:
         strength = lens[:, :1].reshape(-1, 1, 1, 1)
         focus = lens[:, 1:].reshape(-1, 1, 1, 1)
-    nearest_m, farthest_m = depth_range_m
     blur_px = raw[:, :1] * GAIN_PX + strength * (focus - 1.0 / START_DEPTH_M)
+    sigma_px = torch.exp(raw[:, 1:].clamp(-6.0, 4.0)) * START_SIGMA_PX
+    return _in_range(blur_px, sigma_px, strength, focus, depth_range_m, training)
+
+
+def _in_range(
+    blur_px: torch.Tensor,
+    sigma_px: torch.Tensor,
+    strength: Any,
+    focus: Any,
+    depth_range_m: tuple[float, float],
+    training: bool,
+    correction: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Signed blur and its deviation in metres, within the range of depths."""
+    nearest_m, farthest_m = depth_range_m
     low = strength * (focus - 1.0 / nearest_m)
     high = strength * (focus - 1.0 / farthest_m)
     inside = torch.clamp(blur_px, low, high)
@@ -81,12 +106,94 @@ def metres_from_blur(
         # The value is clamped, yet keeps a small slope, so that a pixel finds its way back.
         inside = inside + _LEAK * (blur_px - blur_px.detach())
     depth_m = 1.0 / (focus - inside / strength)
-    sigma_px = torch.exp(raw[:, 1:].clamp(-6.0, 4.0)) * START_SIGMA_PX
     sigma_m = depth_m.detach() ** 2 * (sigma_px / strength)
     if not training:
         # First order goes too far where blur says nothing; depth lies in its range at least.
         sigma_m = sigma_m.clamp(max=farthest_m - nearest_m)
+        if correction is not None:
+            terms = sigma_terms(sigma_m, depth_m, strength, focus)
+            weighed = [weight * term for weight, term in zip(correction, terms, strict=True)]
+            sigma_m = sigma_m * torch.exp(sum(weighed[1:], weighed[0]))
+            sigma_m = sigma_m.clamp(max=farthest_m - nearest_m)
     return {"depth_m": depth_m, "sigma_m": sigma_m, "defocus_px": inside}
+
+
+def metres_from_evidence(
+    raw: torch.Tensor,
+    lens: torch.Tensor,
+    depth_range_m: tuple[float, float],
+    training: bool,
+    correction: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Put the width of the blur and the distance that context suggests together, by the lens.
+
+    Blur b with deviation s_b has two signs, each side of the focus one. Context says inverse
+    distance z with deviation s_z, which this lens would show as blur p = A (1/d_f - z) with
+    deviation A s_z. By Bayes' rule, with normal distributions and both signs alike beforehand:
+
+        w = (A s_z)^2 / ((A s_z)^2 + s_b^2)                    share of the blur
+        t = tanh(b p / ((A s_z)^2 + s_b^2))                    probability of + less that of -
+        c = w b t + (1 - w) p                                  mean of the signed blur
+        sigma_px^2 = w s_b^2 + (w b)^2 (1 - t^2)               its variance
+
+    Args:
+        raw: ``[N, 4, H, W]``: blur less ``START_BLUR_PX`` in units of ``GAIN_PX``, the logarithm
+            of its deviation in units of ``START_SIGMA_PX``, inverse distance less that of
+            ``START_DEPTH_M`` and the logarithm of its deviation, both in units of
+            ``PRIOR_GAIN_DIOPTRE``.
+        lens: ``[N, 2]`` or ``[1, 2]``, ``lens_vector`` of each image's lens.
+        depth_range_m: Nearest and farthest depth that is answered, in metres.
+        training: As for ``metres_from_blur``; and answer b, s_b, z and s_z, too, each to be
+            compared with its own truth.
+        correction: ``[4]``, weights of ``sigma_terms``: by which the logarithm of the deviation
+            in metres is corrected; not in training.
+
+    Returns:
+        As ``metres_from_blur``; in training also ``blur_px``, ``blur_sigma_px``, ``dioptre`` and
+        ``dioptre_sigma``.
+    """
+    strength = lens[:, :1].reshape(-1, 1, 1, 1)
+    focus = lens[:, 1:].reshape(-1, 1, 1, 1)
+    # Softplus, not a clamp: a pixel that reads too little blur must find its way back.
+    blur = functional.softplus(raw[:, :1] * GAIN_PX + START_BLUR_PX)
+    blur_sigma = torch.exp(raw[:, 1:2].clamp(*_LOG_SIGMA)) * START_SIGMA_PX
+    dioptre = raw[:, 2:3] * PRIOR_GAIN_DIOPTRE + 1.0 / START_DEPTH_M
+    prior = strength * (focus - dioptre)
+    prior_sigma = torch.exp(raw[:, 3:].clamp(*_LOG_SIGMA)) * (PRIOR_GAIN_DIOPTRE * strength)
+
+    both = prior_sigma * prior_sigma + blur_sigma * blur_sigma
+    share = prior_sigma * prior_sigma / both
+    side = torch.tanh(blur * prior / both)
+    mean = share * blur * side + (1.0 - share) * prior
+    between = (share * blur) ** 2 * (1.0 - side * side)
+    variance = share * blur_sigma * blur_sigma + between
+    sigma = torch.sqrt(variance)
+    answer = _in_range(mean, sigma, strength, focus, depth_range_m, training, correction)
+    if training:
+        answer |= {
+            "blur_px": blur,
+            "blur_sigma_px": blur_sigma,
+            "dioptre": dioptre,
+            "dioptre_sigma": prior_sigma / strength,
+        }
+    return answer
+
+
+def sigma_terms(sigma_m: Any, depth_m: Any, strength: Any, focus: Any) -> tuple[Any, ...]:
+    """What a deviation may be wrong by in proportion to: nothing, ln A, the focus, ln of itself.
+
+    The thin lens is a straight line to first order only, and blur of one pixel is not as hard to
+    read as of twenty; so the deviations are measured on pictures that were not trained on, see
+    ``ddfd_training.sigma_fit``.
+
+    Args:
+        sigma_m: Deviation in metres, uncorrected.
+        depth_m: Depth in metres; of the deviation its share of the depth counts.
+        strength: A in pixels per dioptre.
+        focus: 1/d_f in dioptres.
+    """
+    relative = strength / REFERENCE_PX_PER_DIOPTRE
+    return torch.ones_like(depth_m), torch.log(relative), focus, torch.log(sigma_m / depth_m)
 
 
 class LensCondition(nn.Module):
@@ -146,6 +253,9 @@ class LensNetwork(ImageNetwork):
         self.depth_range_m = (float(nearest_m), float(farthest_m))
         self.lens_input = lens_input
         self.side_inputs = ("lens",) if lens_input else ()
+        if lens_input:
+            self.sigma_correction: torch.Tensor
+            self.register_buffer("sigma_correction", torch.zeros(4))
 
     def forward(
         self, image: torch.Tensor, lens: torch.Tensor | None = None
@@ -197,6 +307,14 @@ class LensNetwork(ImageNetwork):
     def _through_lens(
         self, raw: torch.Tensor, lens: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        """``metres_from_blur`` with what ``_told`` returned."""
-        optics = self.lens if lens is None else lens
-        return metres_from_blur(raw.float(), optics, self.depth_range_m, self.training)
+        """Metres from ``maps`` maps, with what ``_told`` returned."""
+        if lens is None:
+            return metres_from_blur(raw.float(), self.lens, self.depth_range_m, self.training)
+        return metres_from_evidence(
+            raw.float(), lens, self.depth_range_m, self.training, self.sigma_correction
+        )
+
+    @property
+    def maps(self) -> int:
+        """Maps that the depth decoder's last layer has to answer."""
+        return 4 if self.lens_input else 2

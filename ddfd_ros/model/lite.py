@@ -66,9 +66,9 @@ class Encoder(nn.Module):
 
 
 class DepthDecoder(nn.Module):
-    """From all scales to signed blur and the logarithm of its deviation, at full resolution."""
+    """From all scales to what ``blur_space`` turns into metres, at full resolution."""
 
-    def __init__(self, widths: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(self, widths: Sequence[int], dropout: float = 0.0, maps: int = 2) -> None:
         """``widths``: the encoder's channels, finest first; ``dropout`` at the coarse scales."""
         super().__init__()
         self.dropout = nn.Dropout(dropout)
@@ -80,10 +80,10 @@ class DepthDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             stack(Separable, w, 2) if i < 2 else stack(Expanded, w, 1) for i, w in enumerate(inner)
         )
-        self.out = nn.Conv2d(inner[0], 8, 3, padding=1)
+        self.out = nn.Conv2d(inner[0], 4 * maps, 3, padding=1)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Encoder features to ``[N,2,H,W]``: blur and log deviation, both untransformed."""
+        """Encoder features to ``[N,maps,H,W]``, untransformed: see ``blur_space``."""
         x = features[-1]
         for i in reversed(range(len(self.merges))):
             x = self.blocks[i](self.merges[i](x, features[i]))
@@ -151,7 +151,7 @@ class DdfdLite(LensNetwork):
         super().__init__(lens, depth_range_m, lens_input)
         check_choice("heads", heads, HEAD_CHOICES)
         self.encoder = Encoder(widths, depths)
-        self.depth_decoder = DepthDecoder(widths, dropout) if heads != "sharp" else None
+        self.depth_decoder = DepthDecoder(widths, dropout, self.maps) if heads != "sharp" else None
         self.sharp_decoder = (
             SharpDecoder(widths, sharp_width, sharp_blocks) if heads != "depth" else None
         )

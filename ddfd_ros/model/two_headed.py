@@ -22,7 +22,7 @@ class TwoHeaded(LensNetwork):
     """One encoder and two unshared decoders (Nazir 2022, section 3, figure 1).
 
     41,414,400 parameters with the 3x3 stem, 41,422,080 with the 7x7 stem; 576 more for a second
-    map with ``answer: blur``, and 59,616 more with ``lens_input``.
+    map with ``answer: blur``, and 60,768 more with ``lens_input``.
 
     Args:
         heads: ``both``, ``depth`` or ``sharp``; the decoder of a head left out does not exist.
@@ -67,7 +67,7 @@ class TwoHeaded(LensNetwork):
                 "learnt belong to one lens"
             )
         self.encoder = DenseEncoder(stem, bridge)
-        maps = 2 if self.reads_blur else 1
+        maps = self.maps if self.reads_blur else 1
         self.depth_decoder = Decoder(maps, dropout) if heads != "sharp" else None
         self.sharp_decoder = Decoder(3, dropout) if heads != "depth" else None
         self.tanh_join = input_join == "tanh"

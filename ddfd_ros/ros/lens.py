@@ -127,8 +127,8 @@ def judge_lens(
     seen = replace(camera, pixel_pitch_m=camera.pixel_pitch_m / view.scale)
     if takes_any_lens(contract):
         return check_range(contract.lens_range, seen)
-    measured = _calibration(parameters)
-    if measured is not None and not measured.pitch_known:
+    if parameters.lens_calibration:
+        # Measured is how strongly the lens blurs, not what is engraved on it.
         return compare_strength(contract.lens, seen, parameters.lens_tolerance)
     return compare_lens(contract.lens, seen, parameters.lens_tolerance)
 

@@ -113,7 +113,10 @@ def test_the_guard_checks_ranges():
 
 def test_a_calibration_scales_with_the_image_and_comes_back_from_plain_values():
     measured = LensCalibration(LENS, 640, 480, sigma_per_diameter=0.3)
-    assert measured.lens_for(320, 240).px_per_dioptre == pytest.approx(LENS.px_per_dioptre / 2)
+    # Its point-spread function is 0.3 / 0.25 as wide as a disk.
+    half = measured.lens_for(320, 240)
+    assert half.px_per_dioptre == pytest.approx(1.2 * LENS.px_per_dioptre / 2)
+    assert half.focus_distance_m == LENS.focus_distance_m
     assert LensCalibration.from_dict(measured.to_dict()) == measured
     with pytest.raises(LensCalibrationError, match="640x480"):
         measured.lens_for(640, 360)

@@ -92,3 +92,15 @@ def test_impossible_lenses_are_refused(values: tuple, message: str) -> None:
     """The field is named; millimetres are guessed at."""
     with pytest.raises(ValueError, match=message):
         LensConfig(*values)
+
+
+def test_a_lens_that_spreads_as_another_point_spread_function_does() -> None:
+    """With k = 1/2 it has disks of twice the diameter; a disk's own k changes nothing."""
+    lens = LENS_PRESETS["nyu-2m"]
+    assert lens.spread_as(0.5).coc_px(0.9) == pytest.approx(2 * lens.coc_px(0.9))
+    assert lens.spread_as(0.5).focus_distance_m == lens.focus_distance_m
+    assert lens.spread_as(0.25) == lens
+    with pytest.raises(
+        ValueError, match=r"sigma_per_diameter: expected a positive number .*got 0"
+    ):
+        lens.spread_as(0)

@@ -9,7 +9,7 @@ import torch
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
-from ddfd_ros.model.blur_space import lens_tensor
+from ddfd_ros.model.blur_space import lens_tensor, metres_from_evidence
 from ddfd_ros.model.checkpoint import count_parameters
 
 FORMS = {"ddfd-lite": {}, "2hded": {"answer": "blur"}}
@@ -53,17 +53,62 @@ def raw_answer(network, rgb, *lens):
     return got, seen[0].double().numpy()
 
 
+def posterior(raw, lens):
+    """Mean and deviation of the signed blur, by weighing every value that it may have."""
+    blur = np.log1p(np.exp(4.0 * raw[:, 0] + 3.0))[..., None]
+    blur_sigma = 0.5 * np.exp(raw[:, 1])[..., None]
+    prior = lens.signed_coc_px(1.0 / (0.4 + 0.25 * raw[:, 2]))[..., None]
+    prior_sigma = lens.px_per_dioptre * 0.25 * np.exp(raw[:, 3])[..., None]
+    signed = np.linspace(-30, 30, 3001)
+
+    def normal(mean, sigma):
+        return np.exp(-0.5 * ((signed - mean) / sigma) ** 2)
+
+    weight = (normal(blur, blur_sigma) + normal(-blur, blur_sigma)) * normal(prior, prior_sigma)
+    weight /= weight.sum(axis=-1, keepdims=True)
+    mean = (weight * signed).sum(axis=-1)
+    variance = (weight * (signed - mean[..., None]) ** 2).sum(axis=-1)
+    return mean[:, None], np.sqrt(variance)[:, None]
+
+
+def test_the_side_of_the_focus_comes_from_context_and_the_width_from_blur():
+    lens = torch.tensor([[10.0, 0.5]])  # blur 4 px at 10 m (far side) and at 1.1 m (near side)
+
+    def say(blur_px, dioptre, sigma_dioptre, training=False):
+        raw = torch.tensor(
+            [
+                (np.log(np.expm1(blur_px)) - 3.0) / 4.0,
+                np.log(0.1 / 0.5),
+                (dioptre - 0.4) / 0.25,
+                np.log(sigma_dioptre / 0.25),
+            ]
+        ).reshape(1, 4, 1, 1)
+        out = metres_from_evidence(raw.float(), lens, (0.5, 50.0), training)
+        return {key: value.item() for key, value in out.items()}
+
+    far, near = say(3.0, 0.3, 0.1), say(3.0, 0.7, 0.1)
+    assert far["defocus_px"] == pytest.approx(3.0, abs=0.02)
+    assert far["depth_m"] == pytest.approx(1 / (0.5 - 0.3), rel=0.02)
+    assert near["defocus_px"] == pytest.approx(-3.0, abs=0.02)
+    assert near["depth_m"] == pytest.approx(1 / (0.5 + 0.3), rel=0.02)
+    # Context that does not know the side leaves both open, and says so.
+    unsure = say(3.0, 0.5, 0.5)
+    assert abs(unsure["defocus_px"]) < 0.01
+    assert unsure["sigma_m"] == pytest.approx(2.0**2 / 10.0 * 3.0, rel=0.02)
+    # Context that is surer than the blur decides the distance, too.
+    assert say(3.0, 0.3, 0.02)["defocus_px"] == pytest.approx(2.8, abs=0.01)
+
+
 @pytest.mark.parametrize("lens", [None, OWN, OTHER])
 def test_metres_follow_from_blur_by_the_thin_lens(network, lens):
-    rgb = image(64, 96)
+    rgb = image(32, 64)
     beside = () if lens is None else (lens_tensor(lens, rgb),)
     got, raw = raw_answer(network, rgb, *beside)
     lens = lens or OWN
-    # In units of 4 px around what a distance of 2.5 m is blurred by; c = A (1/d_f - 1/d).
-    blur_px = 4.0 * raw[:, :1] + lens.signed_coc_px(2.5)
+    blur_px, sigma_px = posterior(raw, lens)
     blur_px = blur_px.clip(lens.signed_coc_px(RANGE_M[0]), lens.signed_coc_px(RANGE_M[1]))
     depth_m = lens.depth_m(blur_px)
-    sigma_m = 0.5 * np.exp(raw[:, 1:]) * depth_m**2 / lens.px_per_dioptre
+    sigma_m = sigma_px * depth_m**2 / lens.px_per_dioptre
     assert set(got) == {"depth_m", "sigma_m", "defocus_px", "sharp_rgb"}
     np.testing.assert_allclose(got["defocus_px"], blur_px, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(got["depth_m"], depth_m, rtol=1e-4)
@@ -72,8 +117,12 @@ def test_metres_follow_from_blur_by_the_thin_lens(network, lens):
 
 def test_a_fixed_lens_is_the_same_optics(network):
     fixed = build(network.name)
-    state = {k: v for k, v in network.state_dict().items() if not k.startswith("conditions.")}
-    fixed.load_state_dict(state)
+    last = ("depth_decoder.out.", "depth_decoder.last.")  # answers two maps
+    own = fixed.state_dict().keys()
+    state = {k: v for k, v in network.state_dict().items() if k in own}
+    fixed.load_state_dict(
+        {k: v[: len(v) // 2] if k.startswith(last) else v for k, v in state.items()}
+    )
     assert fixed.side_inputs == ()
     got, raw = raw_answer(fixed.eval(), image(64, 64))
     blur_px = 4.0 * raw[:, :1] + OWN.signed_coc_px(2.5)

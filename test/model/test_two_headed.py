@@ -47,9 +47,9 @@ def single_headed(network, heads):
     [
         ("2hded", {}, 41_414_400),
         ("2hded", {"stem": 7}, 41_422_080),
-        # One more 3x3 kernel over 64 channels; three conditions of 4-32-2C, C = 128, 256, 512.
+        # 3x3 kernels over 64 channels: one more, three more. Conditions of 4-32-2C, C = 128 to 512.
         ("2hded", {"answer": "blur"}, 41_414_400 + 64 * 9),
-        ("2hded", {"answer": "blur", "lens_input": True}, 41_414_976 + 3 * 160 + 896 * 66),
+        ("2hded", {"answer": "blur", "lens_input": True}, 41_414_976 + 2 * 64 * 9 + 3 * 160 + 896 * 66),
         ("d3net", {}, 24_212_544),
         ("d3net", {"dropout": 0.0}, 24_212_544),
     ],

@@ -13,6 +13,7 @@ from ddfd_ros.inference import open_backend
 from ddfd_ros.ros.parameters import NodeParameters
 from ddfd_training.config import stages_of
 from ddfd_training.lens_draws import lens_of
+from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.onboard_cli import main
 from ddfd_training.onboard_recipe import Job, OnboardError, recipe
 
@@ -59,7 +60,11 @@ def test_one_command_leads_to_a_running_model(tmp_path, capsys):
         command += ["--set", setting]
     assert main(command) == 0
     report = json.loads((tmp_path / "mine.onboard.json").read_text())
-    assert report["scores"]["lenses"]["A 10, 3 m"]["overall"]["rmse"] > 0
+    (scored,) = report["scores"]["lenses"].values()
+    assert scored["overall"]["rmse"] > 0
+    # The lens's spread, with the point-spread function of the evaluation.
+    spread = scored["px_per_dioptre"] * OPTIONS.spread_per_diameter
+    assert spread == pytest.approx(10.0 * MEASURED.sigma_per_diameter)
     values = yaml.safe_load((tmp_path / "mine.params.yaml").read_text())["/**"]["ros__parameters"]
     parameters = NodeParameters(**values)
     assert (parameters.warm_up_width, parameters.warm_up_height) == (640, 480)

@@ -22,13 +22,14 @@ import torch
 from rich.progress import track
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.model.blur_space import lens_vector
 from ddfd_training.datasets.sample import RgbdSample
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.image_set import ImageSet, Item
 from ddfd_training.lens_draws import DrawnCamera, LensRanges, curved, draw_camera
 from ddfd_training.optics import render_defocus
 
-_VERSION = 1  # raise when the pictures change
+_VERSION = 2  # raise when the pictures change
 
 
 def photograph(sample: RgbdSample, camera: DrawnCamera, random: np.random.Generator) -> np.ndarray:
@@ -56,7 +57,8 @@ class ManyLensSet(ImageSet):
     are the frames; frame ``i`` shows scene ``i // draws`` of the other arrays.
 
     Attributes:
-        lenses: float32 ``[N * draws, 2]``: pixels per dioptre and focus in dioptres.
+        lenses: float32 ``[N * draws, 2]``: what a network is told of each picture's lens
+            (``DrawnCamera.told``), pixels per dioptre and focus in dioptres.
         draws: Pictures of each scene.
     """
 
@@ -68,10 +70,14 @@ class ManyLensSet(ImageSet):
         """Every item also says its lens."""
         return ("lens",)
 
+    def scene_of(self, frame: int) -> int:
+        """Which scene a frame shows."""
+        return frame // self.draws
+
     def item(self, where: Any, flip: int = 1) -> Item:
         """As :meth:`ImageSet.item`, with ``lens``, float32 ``[2]``."""
         frame, *part = where if isinstance(where, tuple) else (where,)
-        scene = (frame // self.draws, *part)
+        scene = (self.scene_of(frame), *part)
         return {
             "image": self.defocused_rgb[where][:, ::flip],
             "sharp_rgb": self.sharp_rgb[scene][:, ::flip],
@@ -171,6 +177,6 @@ def _scene_job(
         random = np.random.default_rng([index, draw])
         camera = draw_camera(ranges, random)
         images.append(photograph(sample, camera, random))
-        lenses.append((camera.lens.px_per_dioptre, camera.lens.focus_dioptre))
+        lenses.append(lens_vector(camera.told))
     assert sample.sharp_rgb is not None  # photograph has refused it otherwise
     return np.stack(images), np.array(lenses, np.float32), sample.sharp_rgb, sample.depth_m

@@ -23,9 +23,11 @@ from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ddfd_training.config import TrainConfig, load_stages
 from ddfd_training.deblurring import load_guide
 from ddfd_training.imagenet import load_encoder
+from ddfd_training.sigma_fit import fit_sigma
 from ddfd_training.trainer import DefocusData, DepthFromDefocus, network_options
 
 _DECODERS = ("depth_decoder", "sharp_decoder")
+_LAST_LAYERS = ("depth_decoder.out.", "depth_decoder.last.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,13 +137,17 @@ def train(
         logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
         **(lightning or {}),
     )
-    trainer.fit(
-        module, DefocusData(config), ckpt_path=last if last.is_file() else None, weights_only=False
-    )
+    data = DefocusData(config)
+    trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
     if trainer.global_step < config.steps:
         return None
     target = folder / f"{config.name}.pt"
     if trainer.is_global_zero:
+        if config.fit_sigma:
+            module.eval()
+            held_out = data.held_out()
+            fit = fit_sigma(module.network, (held_out[i] for i in range(len(held_out))))
+            print(f"deviations: {fit}")
         save_checkpoint(
             target,
             module.network,
@@ -168,21 +174,31 @@ def _start(module: DepthFromDefocus, config: TrainConfig, out: Path) -> None:
 def _take_over(network: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
     """Start from weights of this network, or of the same one before it took a lens as input.
 
-    The weights of a head that was taken out of the network are left where they are.
+    The weights of a head that was taken out of the network are left where they are, and so is the
+    last layer of a depth decoder that answers other maps than a network for any lens does. A head
+    that was added starts anew.
 
     Raises:
         ValueError: Other tensors are missing or too many, or of another shape.
     """
     absent = [name for name in _DECODERS if getattr(network, name, network) is None]
     kept = {key: value for key, value in state.items() if key.split(".")[0] not in absent}
+    had = {key.split(".")[0] for key in state}
+    added = [f"{name}." for name in _DECODERS if had & set(_DECODERS) and name not in had]
+    renewed = ["conditions.", "sigma_correction", *added]
     for key, own in network.state_dict().items():
-        if key in kept and kept[key].shape != own.shape:
+        if key not in kept or kept[key].shape == own.shape:
+            continue
+        if key.startswith(_LAST_LAYERS) and getattr(network, "lens_input", False):
+            renewed.append(key)
+            del kept[key]
+        else:
             raise ValueError(
                 f"init: expected {key} to be {list(own.shape)} in {origin}, got "
                 f"{list(kept[key].shape)}; network and options must be the same"
             )
     result = network.load_state_dict(kept, strict=False)
-    missing = [key for key in result.missing_keys if not key.startswith("conditions.")]
+    missing = [key for key in result.missing_keys if not key.startswith(tuple(renewed))]
     if missing or result.unexpected_keys:
         raise ValueError(
             f"init: expected weights for this network in {origin}, got {len(missing)} tensors "

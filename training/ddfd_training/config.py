@@ -72,7 +72,7 @@ class DataConfig:
         flip: Share of crops that are mirrored.
         augment: ``none``, or ``colour``, which leaves the blur as it is: blur is the cue, and
             nothing may change it; or ``eigen`` for sharp images: scale, rotation and colour.
-        held_out: Frames of the first source kept out of training, for validation.
+        held_out: Scenes of the first source kept out of training, for validation.
         noise_std: Sensor noise added after the lens, standard deviation in grey levels of 255.
         workers: Processes that load crops; 0 loads them in the training process.
     """
@@ -191,6 +191,8 @@ class TrainConfig:
         init: Checkpoint (``.pt``) whose weights to start from, ``@NAME`` for those of the run
             ``NAME`` in the same folder of runs, or empty.
         threads: CPU threads; 0 takes all cores.
+        fit_sigma: Correct the deviations of a network with ``lens_input`` by the held-out scenes
+            when it is trained (``sigma_fit.py``).
         step: How outputs and targets of a batch come about, see ``steps.py``.
         sync_batch_norm: Batch norms take their statistics over all processes, so that training
             on several is what one process would do with the whole batch.
@@ -214,6 +216,7 @@ class TrainConfig:
     precision: str = "bf16-mixed"
     init: str = ""
     threads: int = 0
+    fit_sigma: bool = False
     step: str = "plain"
     sync_batch_norm: bool = False
     stages: tuple[Mapping[str, Any], ...] = ()

@@ -36,6 +36,10 @@ class ImageSet:
     frames: tuple[int, ...]
     weight: float = 1.0
 
+    def scene_of(self, frame: int) -> int:
+        """Which scene a frame shows; here each its own."""
+        return frame
+
     @property
     def truths(self) -> tuple[str, ...]:
         """Keys of its items besides the four of every set."""
@@ -101,6 +105,10 @@ class LazySet:
     weight: float = 1.0
     knows: tuple[str, ...] = ()
     _latest: _Latest = field(default_factory=_Latest, repr=False, compare=False)
+
+    def scene_of(self, frame: int) -> int:
+        """Which scene a frame shows; here each its own."""
+        return frame
 
     @property
     def truths(self) -> tuple[str, ...]:
@@ -199,10 +207,14 @@ AnySet = TypeVar("AnySet", bound="ImageSet | LazySet")
 
 
 def hold_out(images: AnySet, count: int) -> tuple[AnySet, AnySet]:
-    """Split off ``count`` frames, evenly spaced; returns what is left and what was taken."""
-    taken = np.linspace(0, len(images.frames) - 1, count).round().astype(int).tolist()
-    kept = [frame for i, frame in enumerate(images.frames) if i not in set(taken)]
-    picked = [images.frames[i] for i in taken]
+    """Split off ``count`` scenes, evenly spaced; returns what is left and what was taken.
+
+    All frames of a scene go with it: the same scene through another lens is no unseen one.
+    """
+    scenes = sorted({images.scene_of(frame) for frame in images.frames})
+    taken = {scenes[i] for i in np.linspace(0, len(scenes) - 1, count).round().astype(int)}
+    kept = [frame for frame in images.frames if images.scene_of(frame) not in taken]
+    picked = [frame for frame in images.frames if images.scene_of(frame) in taken]
     return replace(images, frames=tuple(kept)), replace(images, frames=tuple(picked))
 
 

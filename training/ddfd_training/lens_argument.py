@@ -26,7 +26,7 @@ def parse_lens(text: str) -> LensConfig:
         return LENS_PRESETS[text]
     if Path(text).suffix in (".yaml", ".yml"):
         try:
-            return read_calibration(Path(text)).lens
+            return read_calibration(Path(text)).spread_lens
         except LensCalibrationError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
     try:

@@ -1,4 +1,9 @@
-"""Lenses drawn at random, for a network that is to serve any of them."""
+"""Lenses drawn at random, for a network that is to serve any of them.
+
+A lens's strength A is here that of its second moments (``LensConfig.spread_as``): from a picture
+alone, a wide disk and a less wide Gaussian cannot be told apart, so a network that was told of
+diameters only would have to guess between them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER, LensConfig
 from ddfd_training.optics_options import Layering, RenderOptions
 from ddfd_training.sensor import Sensor
 
@@ -22,7 +27,8 @@ class LensRanges:
 
     Attributes:
         draws: Lenses for each frame; 0 leaves the recipe's one lens for all.
-        px_per_dioptre: Strength A, drawn evenly in its logarithm.
+        px_per_dioptre: Strength A of the disks that spread as the drawn point-spread function
+            does, drawn evenly in its logarithm.
         focus_distance_m: Focus distance, drawn evenly in its logarithm.
         sigma_per_diameter: Of the Gaussian part of the point-spread function.
         gaussian_share: Of the Gaussian beside the disk.
@@ -69,6 +75,11 @@ class DrawnCamera:
     curvature_dioptre: float
     sensor: Sensor
 
+    @property
+    def told(self) -> LensConfig:
+        """What a network is told of the lens: the one whose disks spread as much."""
+        return self.lens.spread_as(self.options.spread_per_diameter)
+
 
 def lens_of(px_per_dioptre: float, focus_distance_m: float) -> LensConfig:
     """A lens of that strength and focus; which focal length and aperture make it does not matter.
@@ -90,13 +101,15 @@ def draw_camera(ranges: LensRanges, random: np.random.Generator) -> DrawnCamera:
     def in_logarithm(ends: tuple[float, float]) -> float:
         return math.exp(random.uniform(math.log(ends[0]), math.log(ends[1])))
 
-    lens = lens_of(in_logarithm(ranges.px_per_dioptre), in_logarithm(ranges.focus_distance_m))
+    strength, focus_m = in_logarithm(ranges.px_per_dioptre), in_logarithm(ranges.focus_distance_m)
     options = RenderOptions(
         "blend",
         evenly(ranges.sigma_per_diameter),
         evenly(ranges.gaussian_share),
         layering=Layering("blur", 0.25),
     )
+    shrink = DISK_SIGMA_PER_DIAMETER / options.spread_per_diameter
+    lens = lens_of(strength * shrink, focus_m)
     curvature = ranges.curvature_dioptre * evenly((-1.0, 1.0))
     quality = round(evenly(ranges.jpeg_quality)) if random.random() < 0.5 else 0
     return DrawnCamera(lens, options, curvature, Sensor(jpeg_quality=quality))

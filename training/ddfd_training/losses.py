@@ -145,12 +145,16 @@ def ddfd(
     log_weight: float = 1.0,
     sigma_weight: float = 0.1,
     sharp_weight: float = 5.0,
+    evidence_weight: float = 0.5,
 ) -> Terms:
     """This project's own loss, for ``ddfd-lite``.
 
     L1 on depth (metres count) and on its logarithm (so do proportions), the Laplace likelihood
     for the deviation alone (the depth head is not excused from hard pixels), and Charbonnier for
-    the image, where its sharp original is known.
+    the image, where its sharp original is known. A network for any lens has two measurements
+    beneath its depth, the width of the blur and what context says of the distance
+    (``ddfd_ros.model.blur_space``); each is held to its own truth by its Laplace likelihood, the
+    blur in pixels and the distance in dioptres, where no lens makes one picture count more.
     """
     terms: Terms = {}
     if "depth_m" in outputs:
@@ -161,6 +165,8 @@ def ddfd(
             terms["laplace_nll"] = laplace_nll(
                 depth_m, outputs["sigma_m"], truth_m, detach_residual=True
             )
+        if "blur_px" in outputs and "lens" in targets:
+            terms |= _evidence(outputs, 1.0 / truth_m, targets["lens"])
     if "sharp_rgb" in outputs:
         known = targets.get("sharp_known")
         terms["charbonnier"] = charbonnier(outputs["sharp_rgb"], targets["sharp_rgb"], known)
@@ -169,8 +175,23 @@ def ddfd(
         "log_l1_depth": log_weight,
         "laplace_nll": sigma_weight,
         "charbonnier": sharp_weight,
+        "blur_nll": evidence_weight,
+        "dioptre_nll": evidence_weight,
     }
     return _total(terms, weights)
+
+
+def _evidence(outputs: Tensors, true_dioptre: Tensor, lens: Tensor) -> Terms:
+    """What a network for any lens measures, against blur and inverse distance as they were."""
+    strength, focus = (column.reshape(-1, 1, 1, 1) for column in lens.unbind(dim=1))
+    pairs = {
+        "blur_nll": ("blur_px", "blur_sigma_px", strength * (focus - true_dioptre).abs()),
+        "dioptre_nll": ("dioptre", "dioptre_sigma", true_dioptre),
+    }
+    return {
+        name: laplace_nll(outputs[value], outputs[sigma], truth)
+        for name, (value, sigma, truth) in pairs.items()
+    }
 
 
 def smoothing(

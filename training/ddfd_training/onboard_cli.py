@@ -23,7 +23,9 @@ from rich.console import Console
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER
 from ddfd_training.calibration.files import read_calibration
+from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.onboard_recipe import Job, OnboardError, model_paths, recipe, working_lens
 
 _RUN = "import sys; from importlib import import_module as i; sys.exit(i(sys.argv.pop(1)).{}())"
@@ -141,12 +143,14 @@ def _scores(
     """Errors on scenes that were not trained on, photographed through this lens."""
     lens = working_lens(calibration, arguments.width)
     focus_m = min(lens.focus_distance_m, 50.0)
+    # The diameter that spreads as much with the point-spread function of the evaluation.
+    strength = lens.px_per_dioptre * DISK_SIGMA_PER_DIAMETER / OPTIONS.spread_per_diameter
     path = out / f"{arguments.name}.lenses.json"
     where = ["--data", arguments.data, "--root", arguments.root]
     where += [] if arguments.data == "synthetic" else ["--split", arguments.test_split]
     _call(
         _SCORES, str(model), *where, "--limit", str(arguments.test_scenes),
-        "--lens", f"{lens.px_per_dioptre},{focus_m}", "--part", "swap", "--part", "stress",
+        "--lens", f"{strength},{focus_m}", "--part", "swap", "--part", "stress",
         "--runtime", "onnxruntime", "--json", str(path),
     )  # fmt: skip
     found: dict[str, Any] = json.loads(path.read_text())

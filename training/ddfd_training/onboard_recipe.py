@@ -52,7 +52,7 @@ class Job:
 
 
 def working_lens(calibration: LensCalibration, width: int) -> LensConfig:
-    """The lens at the width that is worked with; its height follows."""
+    """The lens at the width that is worked with (its height follows), see ``lens_for``."""
     width = width or calibration.width
     return calibration.lens_for(width, round(calibration.height * width / calibration.width))
 
@@ -109,6 +109,7 @@ def recipe(job: Job, calibration: LensCalibration) -> dict[str, Any]:
         | start
         | {
             "network": {"name": "ddfd-lite", "options": {"lens_input": True}},
+            "fit_sigma": True,
             "data": {"sources": sources, "crop_px": 192, "batch_size": 8, "noise_std": 2.0},
             "optimizer": {"learning_rate": 1.0e-3 if job.init else 2.0e-3, "warmup_steps": 100},
         }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER, LensConfig
 from ddfd_training.psf import RENDER_KERNELS
 
 LAYER_STEP_M = 10.0 / 255
@@ -99,6 +99,18 @@ class RenderOptions:
                 "expected sharp_below_px from 0 and an odd largest_kernel_px (or 0), got "
                 f"{self.sharp_below_px} and {self.largest_kernel_px}"
             )
+
+    @property
+    def spread_per_diameter(self) -> float:
+        """Standard deviation of the point-spread function along one axis over the diameter.
+
+        As it is before ``sharp_below_px`` and ``largest_kernel_px`` cut into it.
+        """
+        share = {"disk": 0.0, "gaussian": 1.0, "blend": self.gaussian_share}[self.kernel]
+        return math.hypot(
+            math.sqrt(1 - share) * DISK_SIGMA_PER_DIAMETER,
+            math.sqrt(share) * self.sigma_per_diameter,
+        )
 
 
 _D3NET_LAYERS = Layering(from_nearest_m=-0.5)

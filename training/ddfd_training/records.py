@@ -89,7 +89,7 @@ def _lens(text: str, where: str) -> LensConfig:
         known = ", ".join(LENS_PRESETS)
         raise ValueError(f"{where}: expected one of {known}, or a .yaml file, got {text!r}")
     try:
-        return read_calibration(Path(text)).lens
+        return read_calibration(Path(text)).spread_lens
     except LensCalibrationError as error:
         raise ValueError(f"{where}: {error}") from error
 

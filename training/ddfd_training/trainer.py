@@ -187,4 +187,14 @@ class DefocusData(pl.LightningDataModule):
         """The frames held out, one by one."""
         if self._held_out is None:
             return []
-        return DataLoader(WholeImages(self._held_out), batch_size=1)
+        return DataLoader(self.held_out(), batch_size=1)
+
+    def held_out(self) -> WholeImages:
+        """The whole frames that are not trained on.
+
+        Raises:
+            ValueError: The recipe holds none out.
+        """
+        if self._held_out is None:
+            raise ValueError("data.held_out: expected 1 or more scenes, got 0")
+        return WholeImages(self._held_out)

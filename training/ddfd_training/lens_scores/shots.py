@@ -91,9 +91,12 @@ def answered(
 ) -> Pixels:
     """The model's answer to a picture, told that it was taken through ``told``.
 
+    As a calibration would, it tells the model how far ``told`` spreads a point with the
+    point-spread function of ``OPTIONS``.
+
     Only pixels whose true depth the model can answer are kept.
     """
-    model.set_lens(told)
+    model.set_lens(told.spread_as(OPTIONS.spread_per_diameter))
     has_sigma = "sigma_m" in model.contract.outputs
     answer = model.infer(image, ["depth_m", "sigma_m"] if has_sigma else ["depth_m"])
     truth_m = sample.depth_m
