@@ -25,6 +25,7 @@ from ddfd_training.crops import CropDataset, ImageSet, hold_out, stack_pairs
 from ddfd_training.datasets.base import RgbdSample
 from ddfd_training.optimizers import build_optimizer, rate_share
 from ddfd_training.sources import open_source
+from ddfd_training.trainer import DefocusData
 
 CPU = {"accelerator": "cpu", "devices": 1}
 SMALL = {"widths": [8, 8, 8, 8, 8], "depths": [1, 1, 1, 1, 1], "sharp_width": 8, "sharp_blocks": 1}
@@ -200,6 +201,20 @@ def test_hold_out_parts_the_frames() -> None:
     kept, taken = hold_out(_images(10), 3)
     assert len(taken.frames) == 3
     assert sorted(kept.frames + taken.frames) == list(range(10))
+
+
+def test_a_held_out_scene_is_in_no_other_source(config: TrainConfig) -> None:
+    """The same rooms at half the size are the same rooms."""
+    (source,) = config.data.sources
+    half = dataclasses.replace(source, size=(240, 320))
+    both = dataclasses.replace(config.data, sources=(source, half))
+    data = DefocusData(dataclasses.replace(config, data=both))
+    data.setup()
+    crops = data.train_dataloader().dataset
+    shown = [set(images.frames) for images in crops._sets]
+    assert len(data.held_out()) == 1
+    assert shown[0] == shown[1]
+    assert len(shown[0]) == 3
 
 
 def test_crop_larger_than_the_image_is_refused() -> None:

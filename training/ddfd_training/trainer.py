@@ -162,7 +162,13 @@ class DefocusData(pl.LightningDataModule):
         data = self.config.data
         sets = [open_source(source, self.config.lens, data.cache) for source in data.sources]
         if data.held_out:
-            sets[0], self._held_out = hold_out(sets[0], data.held_out)
+            self._held_out = hold_out(sets[0], data.held_out)[1]
+            # The same scenes at another size or through another lens are not trained on, either.
+            of = [(s.dataset, s.root, s.split, s.count, s.limit) for s in data.sources]
+            sets = [
+                hold_out(images, data.held_out)[0] if same == of[0] else images
+                for images, same in zip(sets, of, strict=True)
+            ]
         self._train = sets
 
     def train_dataloader(self) -> DataLoader[Batch]:
