@@ -133,11 +133,27 @@ def measure(
         yield {"lens": name, **both, "rel_ratio": ratio}
 
 
+def _lens(text: str) -> tuple[float, float]:
+    """``A,FOCUS`` as two numbers."""
+    try:
+        strength, focus_m = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected A,FOCUS such as 14,2, got {text!r}") from None
+    return strength, focus_m
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="any_lens", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of NYUv2")
     parser.add_argument("--scenes", type=int, default=50, help="test scenes, evenly spaced")
+    parser.add_argument(
+        "--lens",
+        type=_lens,
+        action="append",
+        metavar="A,FOCUS",
+        help="px per dioptre and focus in metres; repeatable; by default five lenses",
+    )
     parser.add_argument("--share", type=float, default=1.0, help="of the recipe's steps")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, help="default: benchmarks/results")
@@ -150,7 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scenes": arguments.scenes,
     }
     rows: list[dict[str, Any]] = []
-    for row in measure(arguments.data, arguments.runs, arguments.scenes, LENSES, arguments.share):
+    for row in measure(
+        arguments.data, arguments.runs, arguments.scenes, arguments.lens or LENSES, arguments.share
+    ):
         rows.append(row)
         path = write_results(NAME, {"settings": settings, "lenses": rows}, arguments.out)
     table = Table(title="rel: one network for any lens, and one for each lens")

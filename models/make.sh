@@ -29,9 +29,9 @@ for part in ddfd-lite-dslr-sim ddfd-lite-dslr-small ddfd-lite-dslr-large \
 done
 ship ddfd-lite-dslr dfd_dslr
 
-# The first stage's log is apart; the lens that the model is told about the DSLR set is measured from its training pairs.
+# The earlier stages' logs are apart; the lens that the model is told about the DSLR set is measured from its training pairs.
 ddfd-train --config training/configs/ddfd-lite-any.yaml
-for part in ddfd-lite-any-start ddfd-lite-any; do
+for part in ddfd-lite-any-start ddfd-lite-any-equal ddfd-lite-any-depth ddfd-lite-any; do
     python models/merge_logs.py "runs/$part" >"models/$part.log.csv"
 done
 pairs=$data/dfd_dslr

@@ -1,6 +1,6 @@
 """``ddfd-onboard``: from a calibration to a model that runs on your camera, in one command.
 
-    ddfd-onboard lens/lens.yaml --init models/ddfd-lite-nyu-8m.pt --data nyuv2 --root data/nyuv2
+    ddfd-onboard lens/lens.yaml --init models/ddfd-lite-any.pt --data nyuv2 --root data/nyuv2
 
 renders the data through your lens, fine-tunes, exports, checks the export, measures, and leaves in
 --out: the model (.onnx), its report, and the node's parameters. Interrupted, it goes on where it
