@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,7 +79,8 @@ class DepthFromDefocus(pl.LightningModule):
             sharp = outputs["sharp_rgb"].clamp(0, 1)
             found["psnr"] = image_metrics(sharp, batch["sharp_rgb"])["psnr"]
             before = image_metrics(batch["image"], batch["sharp_rgb"])["psnr"]
-            found["psnr_gain"] = found["psnr"] - before
+            if math.isfinite(before):  # a weak lens may have blurred nothing
+                found["psnr_gain"] = found["psnr"] - before
         for name, value in found.items():
             self.log(f"val/{name}", value, prog_bar=name in ("rmse", "delta1", "psnr_gain"),
                      batch_size=1, sync_dist=self._world > 1)  # fmt: skip
