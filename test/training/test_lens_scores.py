@@ -19,6 +19,7 @@ from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.scores import by_blur, by_distance, overall, swapped
 from ddfd_training.lens_scores.shots import STRESS, Pixels
 from ddfd_training.lens_scores_cli import main
+from ddfd_training.resized_model import Softened
 from ddfd_training.synthetic import SyntheticScene
 from ddfd_trt.export_onnx import export_onnx
 
@@ -146,3 +147,21 @@ def test_the_command_on_an_exported_model(any_lens_model, tmp_path, capsys):
     assert "limit" in capsys.readouterr().out
     assert main([*command, "--lens", "100,2"]) == 2
     assert "for which the model was trained" in capsys.readouterr().err
+
+
+def test_a_softened_picture_keeps_its_detail_in_the_sharp_answer():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    shown = []
+
+    class Echo:
+        """Answers what it is shown."""
+
+        def infer(self, seen, heads=None):
+            shown.append(seen)
+            return {"sharp_rgb": seen, "depth_m": np.ones(seen.shape[:2], np.float32)}
+
+    answer = Softened(Echo(), 0.6).infer(image)
+    assert shown[0].astype(float).std() < 0.9 * image.astype(float).std()
+    np.testing.assert_array_equal(answer["sharp_rgb"], image)
+    assert answer["depth_m"].shape == (32, 32)

@@ -127,6 +127,14 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("HEIGHT", "WIDTH"),
         help="the network sees images of this size, and its depth is scaled back to the truth's",
     )
+    parser.add_argument(
+        "--soften",
+        type=float,
+        default=0.0,
+        metavar="PX",
+        help="blur images by a Gaussian of this standard deviation first: for a camera that is "
+        "sharper in focus than the pictures the model was trained on",
+    )
 
 
 def data_options(arguments: argparse.Namespace, model_lens: LensConfig | None) -> DataOptions:

@@ -42,7 +42,7 @@ from ddfd_training.paper_table import (
     print_tables,
     row_of_report,
 )
-from ddfd_training.resized_model import Resized
+from ddfd_training.resized_model import Resized, Softened
 
 
 def _model_info(path: Path, backend: Backend) -> dict[str, Any]:
@@ -126,6 +126,9 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             BackendOptions(threads=arguments.threads, precision=arguments.precision),
         )
         model = Resized(answering, tuple(arguments.size)) if arguments.size else answering
+        if arguments.soften > 0:
+            model = Softened(model, arguments.soften)
+            report["softened_px"] = arguments.soften
         if arguments.deblur:
             report["deblurring"] = {
                 "file": Path(arguments.deblur).name, "depth": arguments.deblur_depth
