@@ -24,12 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import write_results
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.cli import train_stages
 from ddfd_training.config import SourceConfig, TrainConfig, load_stages
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.run import LENSES, label
 from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.lens_scores_cli import main as evaluate
+from ddfd_training.lens_scores_cli import strength_and_focus
 from ddfd_trt.cli import export_main
 
 NAME = "any_lens"
@@ -48,11 +50,12 @@ def recipe(
     the recipe's steps are trained.
     """
     stages = load_stages(RECIPE)[:STAGES]
+    told = None if lens is None else lens_of(*lens).spread_as(OPTIONS.spread_per_diameter)
     name = "any-lens" if lens is None else f"one-lens-{lens[0]:g}-{lens[1]:g}"
     name += "" if share == 1 else f"-{share:g}"
     found: list[TrainConfig] = []
     for number, config in enumerate(stages):
-        sources = tuple(_source(source, data, lens) for source in config.data.sources)
+        sources = tuple(_source(source, data, told) for source in config.data.sources)
         config = replace(
             config,
             name=f"{name}-{number + 1}" if lens or share != 1 else config.name,
@@ -60,23 +63,17 @@ def recipe(
             data=replace(config.data, sources=sources),
             init=f"@{found[-1].name}" if found else config.init,
         )
-        if lens is not None:
-            told = lens_of(*lens).spread_as(OPTIONS.spread_per_diameter)
-            config = replace(config, lens=told)
-        found.append(config)
+        found.append(config if told is None else replace(config, lens=told))
     return found
 
 
-def _source(source: SourceConfig, data: Path, lens: tuple[float, float] | None) -> SourceConfig:
+def _source(source: SourceConfig, data: Path, told: LensConfig | None) -> SourceConfig:
     if source.dataset == "nyuv2":
         source = replace(source, root=str(data))
-    if lens is None:
+    if told is None:
         return source
-    told = lens_of(*lens).spread_as(OPTIONS.spread_per_diameter)
-    a, focus_m, k, share = (
-        told.px_per_dioptre, told.focus_distance_m, OPTIONS.sigma_per_diameter,
-        OPTIONS.gaussian_share,
-    )  # fmt: skip
+    a, focus_m = told.px_per_dioptre, told.focus_distance_m
+    k, share = OPTIONS.sigma_per_diameter, OPTIONS.gaussian_share
     narrowed = replace(
         source.lenses,
         draws=1,
@@ -133,15 +130,6 @@ def measure(
         yield {"lens": name, **both, "rel_ratio": ratio}
 
 
-def _lens(text: str) -> tuple[float, float]:
-    """``A,FOCUS`` as two numbers."""
-    try:
-        strength, focus_m = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected A,FOCUS such as 14,2, got {text!r}") from None
-    return strength, focus_m
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="any_lens", description=__doc__.split("\n\n")[0])
@@ -149,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenes", type=int, default=50, help="test scenes, evenly spaced")
     parser.add_argument(
         "--lens",
-        type=_lens,
+        type=strength_and_focus,
         action="append",
         metavar="A,FOCUS",
         help="px per dioptre and focus in metres; repeatable; by default five lenses",

@@ -31,7 +31,12 @@ from ddfd_training.datasets.registry import DATASETS, open_dataset
 from ddfd_training.lens_scores.run import LENSES, PARTS, Plan, evaluate_lenses
 
 
-def _lens(text: str) -> tuple[float, float]:
+def strength_and_focus(text: str) -> tuple[float, float]:
+    """``A,FOCUS`` of a command line as two numbers.
+
+    Raises:
+        argparse.ArgumentTypeError: It is something else.
+    """
     try:
         a, focus_m = (float(part) for part in text.split(","))
     except ValueError:
@@ -61,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--lens",
-        type=_lens,
+        type=strength_and_focus,
         action="append",
         metavar="A,FOCUS",
         help="a lens: px per dioptre, focus in m; may be repeated; default: "

@@ -9,7 +9,6 @@ regression, Koenker and Bassett 1978).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from scipy.sparse import csr_matrix, eye, hstack
 from torch import nn
 
 from ddfd_ros.model.blur_space import LensNetwork, sigma_terms
+from ddfd_training.metrics_sigma import laplace_half_width_m
 
 PROBABILITY = 0.68
 _PIXELS = 150
@@ -108,7 +108,7 @@ def _looked_at(
         answer[key].float().numpy().ravel()[places].astype(np.float64)
         for key in ("depth_m", "sigma_m")
     )
-    half_width_m = -math.log1p(-PROBABILITY) / math.sqrt(2.0) * sigma_m
+    half_width_m = laplace_half_width_m(sigma_m, PROBABILITY)
     error_m = np.maximum(np.abs(depth_m - truth_m[places]), _LEAST_ERROR_M)
     strength, focus = (torch.full((len(places),), float(value)) for value in lens[0])
     terms = sigma_terms(
