@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.sharpness import sigma_at_scale
 from ddfd_ros.core.thin_lens import LensConfig
 
 FORMAT = 1
@@ -72,13 +73,26 @@ class LensCalibration:
         Raises:
             LensCalibrationError: That size has another shape, so it is not a scaled image.
         """
+        scale = self._scale(width, height)
+        return self.spread_lens if scale == 1 else self.spread_lens.scaled(scale)
+
+    def sigma_0_for(self, width: int, height: int) -> float:
+        """``sigma_0_px`` for the same camera's images at another size; 0: not measured.
+
+        Raises:
+            LensCalibrationError: As for ``lens_for``.
+        """
+        scale = self._scale(width, height)
+        return sigma_at_scale(self.sigma_0_px, scale) if self.sigma_0_px > 0 else 0.0
+
+    def _scale(self, width: int, height: int) -> float:
         scale_x, scale_y = width / self.width, height / self.height
         if abs(scale_x / scale_y - 1) > 0.02:
             raise LensCalibrationError(
                 f"lens calibration: expected images of the shape {self.width}x{self.height}, got "
                 f"{width}x{height}; calibrate with images as they are used"
             )
-        return self.spread_lens if scale_x == 1 else self.spread_lens.scaled(scale_x)
+        return scale_x
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML."""

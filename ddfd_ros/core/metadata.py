@@ -71,6 +71,8 @@ class ModelContract:
             default, to be replaced by the camera's own.
         lens_range: What ``lens`` may be, from the training: ``px_per_dioptre`` and
             ``focus_distance_m``, each (smallest, largest). Empty: only ``lens`` itself.
+        sigma_0_px: How far its training pictures spread a point in focus, standard deviation in
+            pixels: images of a sharper camera are softened to it (``core.sharpness``). 0: unknown.
 
     Raises:
         ContractError: A value does not make sense; the message names the field.
@@ -93,6 +95,7 @@ class ModelContract:
     golden: Golden | None = None
     inputs: tuple[str, ...] = ("image",)
     lens_range: dict[str, tuple[float, float]] = field(default_factory=dict)
+    sigma_0_px: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse contracts that contradict themselves, naming the field."""
@@ -109,6 +112,10 @@ class ModelContract:
                 f"inputs: expected 'image' and then other names, got {list(self.inputs)}"
             )
         object.__setattr__(self, "lens_range", _checked_range(self.lens_range))
+        if not (type(self.sigma_0_px) in (int, float) and 0 <= self.sigma_0_px < math.inf):
+            raise ContractError(
+                f"sigma_0_px: expected a number of pixels from 0, got {self.sigma_0_px!r}"
+            )
         if self.size_multiple < 1:
             raise ContractError(f"size_multiple: expected 1 or more, got {self.size_multiple}")
         for name in ("input_height", "input_width"):
@@ -133,7 +140,13 @@ class ModelContract:
         result["inputs"] = list(self.inputs)
         result["lens_range"] = {name: list(ends) for name, ends in self.lens_range.items()}
         # What most models have no use for is left out, so that older readers take their files.
-        for name, usual in (("golden", None), ("inputs", ["image"]), ("lens_range", {})):
+        unused: dict[str, Any] = {
+            "golden": None,
+            "inputs": ["image"],
+            "lens_range": {},
+            "sigma_0_px": 0.0,
+        }
+        for name, usual in unused.items():
             if result[name] == usual:
                 del result[name]
         return result

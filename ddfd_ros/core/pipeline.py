@@ -1,7 +1,8 @@
 """One frame in, one estimate out.
 
-In order: the part of the image that the network is to see (``view``), the backend's answer, depth
-that is not to be believed taken away (``trust``), and the answer put back on the camera's image.
+In order: the part of the image that the network is to see (``view``), no sharper than it knows
+(``sharpness``), the backend's answer, depth that is not to be believed taken away (``trust``), and
+the answer put back on the camera's image.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from ddfd_ros.core.blur_zones import in_dead_zone, takes_any_lens, zones
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.sharpness import missing_px, sigma_at_scale, soften, with_detail
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.core.trust import Thresholds, believe
 from ddfd_ros.core.types import Estimate, Frame
@@ -121,12 +123,15 @@ class Pipeline:
         height, width = frame.image_rgb.shape[:2]
         view = plan_view(height, width, self.backend.contract, options)
         seen = _seen(frame, view)
+        soft = self._softened(seen.image_rgb, view, options)
         seeing_ms = (time.perf_counter() - start) * 1e3
         if takes_any_lens(self.backend.contract):
             self.backend.set_lens(seen.lens)
-        outputs: dict[str, Any] = self.backend.infer(seen.image_rgb, needed, timings_ms)
+        outputs: dict[str, Any] = self.backend.infer(soft, needed, timings_ms)
         timings_ms["pad"] = timings_ms.get("pad", 0.0) + seeing_ms
         start = time.perf_counter()
+        if "sharp_rgb" in outputs and soft is not seen.image_rgb:
+            outputs["sharp_rgb"] = with_detail(outputs["sharp_rgb"], seen.image_rgb, soft)
         if "depth_m" in outputs:
             depth_m = believe(outputs["depth_m"], outputs.get("sigma_m"), thresholds)
             lens = self._lens_of(seen)
@@ -144,6 +149,14 @@ class Pipeline:
             estimate = view.to_input(estimate)
         timings_ms["postprocess"] = (time.perf_counter() - start) * 1e3
         return replace(estimate, timings_ms=timings_ms)
+
+    def _softened(self, image: np.ndarray, view: View, options: ViewOptions) -> np.ndarray:
+        """The image, softened if the camera is sharper in focus than the model's pictures were."""
+        if options.sigma_0_px <= 0:
+            return image
+        camera_px = sigma_at_scale(options.sigma_0_px, view.scale)
+        missing = missing_px(self.backend.contract.sigma_0_px, camera_px)
+        return soften(image, missing) if missing else image
 
     def _lens_of(self, seen: Frame) -> LensConfig | None:
         """The lens that the answer holds for: the camera's where the model takes any."""

@@ -44,6 +44,8 @@ class ViewOptions:
         network_size: Whether the answers stay at the network's size.
         px_per_dioptre: Strength of the camera's lens in pixels of its image; 0: unknown. For a
             model that takes any lens: an image blurred more than it knows is scaled down.
+        sigma_0_px: How far the camera spreads a point in focus, standard deviation in pixels of
+            its image; 0: unknown. A sharper image than the model's training pictures is softened.
     """
 
     pixel_pitch_m: float = 0.0
@@ -52,6 +54,7 @@ class ViewOptions:
     oversize: str = "crop"
     network_size: bool = False
     px_per_dioptre: float = 0.0
+    sigma_0_px: float = 0.0
 
 
 @dataclass(frozen=True)

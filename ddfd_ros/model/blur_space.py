@@ -17,7 +17,8 @@ the side of the focus and, where the lens blurs little, the distance; blur decid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,9 @@ START_BLUR_PX = 3.0
 """Blur diameter that an untrained network for any lens reads: of the middle of the data."""
 PRIOR_GAIN_DIOPTRE = 0.25
 """One unit of its second answer, in dioptres, and the deviation of that answer untrained."""
+EVIDENCE = ("blur", "blur_sigma", "dioptre", "dioptre_sigma")
+"""What ``LensNetwork`` answers in training beside its heads: see ``Evidence``."""
+_LOG_CHANGE = (-2.0, 2.0)
 REFERENCE_PX_PER_DIOPTRE = 14.0
 """Strength in the middle of the cameras of the papers (11.8 to 14.4)."""
 _LEAK = 0.1
@@ -118,9 +122,66 @@ def _in_range(
     return {"depth_m": depth_m, "sigma_m": sigma_m, "defocus_px": inside}
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What can be told without knowing the lens, each ``[N, 1, H, W]``, and the lens beside it.
+
+    Attributes:
+        blur: Width of the blur, in pixels.
+        blur_sigma: Its deviation.
+        dioptre: Inverse distance that context suggests.
+        dioptre_sigma: Its deviation.
+        strength: A in pixels per dioptre, ``[N, 1, 1, 1]``.
+        focus: 1/d_f in dioptres, of that shape.
+        side: Half the log-odds that the blur is positive (beyond the focus), by the scene's shape.
+    """
+
+    blur: torch.Tensor
+    blur_sigma: torch.Tensor
+    dioptre: torch.Tensor
+    dioptre_sigma: torch.Tensor
+    strength: torch.Tensor
+    focus: torch.Tensor
+    side: torch.Tensor | None = None
+
+    def read(self) -> dict[str, torch.Tensor]:
+        """What was read from the image, with the names of ``EVIDENCE``."""
+        return {name: getattr(self, name) for name in EVIDENCE}
+
+
+def evidence_of(raw: torch.Tensor, lens: torch.Tensor) -> Evidence:
+    """What a network's last layer says.
+
+    Args:
+        raw: ``[N, 4, H, W]``: blur less ``START_BLUR_PX`` in units of ``GAIN_PX``, the logarithm
+            of its deviation in units of ``START_SIGMA_PX``, inverse distance less that of
+            ``START_DEPTH_M`` and the logarithm of its deviation, both in units of
+            ``PRIOR_GAIN_DIOPTRE``.
+        lens: ``[N, 2]`` or ``[1, 2]``, ``lens_vector`` of each image's lens.
+    """
+    return Evidence(
+        # Softplus, not a clamp: a pixel that reads too little blur must find its way back.
+        blur=functional.softplus(raw[:, :1] * GAIN_PX + START_BLUR_PX),
+        blur_sigma=torch.exp(raw[:, 1:2].clamp(*_LOG_SIGMA)) * START_SIGMA_PX,
+        dioptre=raw[:, 2:3] * PRIOR_GAIN_DIOPTRE + 1.0 / START_DEPTH_M,
+        dioptre_sigma=torch.exp(raw[:, 3:].clamp(*_LOG_SIGMA)) * PRIOR_GAIN_DIOPTRE,
+        strength=lens[:, :1].reshape(-1, 1, 1, 1),
+        focus=lens[:, 1:].reshape(-1, 1, 1, 1),
+    )
+
+
+def seen_again(evidence: Evidence, look: torch.Tensor) -> Evidence:
+    """The evidence with what a second look (``SecondLook``) adds, ``look [N, 3, H, W]``."""
+    return replace(
+        evidence,
+        side=look[:, :1],
+        dioptre=evidence.dioptre + look[:, 1:2] * PRIOR_GAIN_DIOPTRE,
+        dioptre_sigma=evidence.dioptre_sigma * torch.exp(look[:, 2:].clamp(*_LOG_CHANGE)),
+    )
+
+
 def metres_from_evidence(
-    raw: torch.Tensor,
-    lens: torch.Tensor,
+    evidence: Evidence,
     depth_range_m: tuple[float, float],
     training: bool,
     correction: torch.Tensor | None = None,
@@ -129,53 +190,41 @@ def metres_from_evidence(
 
     Blur b with deviation s_b has two signs, each side of the focus one. Context says inverse
     distance z with deviation s_z, which this lens would show as blur p = A (1/d_f - z) with
-    deviation A s_z. By Bayes' rule, with normal distributions and both signs alike beforehand:
+    deviation A s_z. By Bayes' rule, with normal distributions and log-odds 2 l of the positive
+    sign beforehand (0 without a second look):
 
         w = (A s_z)^2 / ((A s_z)^2 + s_b^2)                    share of the blur
-        t = tanh(b p / ((A s_z)^2 + s_b^2))                    probability of + less that of -
+        t = tanh(b p / ((A s_z)^2 + s_b^2) + l)                probability of + less that of -
         c = w b t + (1 - w) p                                  mean of the signed blur
         sigma_px^2 = w s_b^2 + (w b)^2 (1 - t^2)               its variance
 
     Args:
-        raw: ``[N, 4, H, W]``: blur less ``START_BLUR_PX`` in units of ``GAIN_PX``, the logarithm
-            of its deviation in units of ``START_SIGMA_PX``, inverse distance less that of
-            ``START_DEPTH_M`` and the logarithm of its deviation, both in units of
-            ``PRIOR_GAIN_DIOPTRE``.
-        lens: ``[N, 2]`` or ``[1, 2]``, ``lens_vector`` of each image's lens.
+        evidence: Blur, context, lens and, if there is any, side.
         depth_range_m: Nearest and farthest depth that is answered, in metres.
-        training: As for ``metres_from_blur``; and answer b, s_b, z and s_z, too, each to be
-            compared with its own truth.
+        training: As for ``metres_from_blur``; and answer the argument of tanh as ``side``.
         correction: ``[4]``, weights of ``sigma_terms``: by which the logarithm of the deviation
             in metres is corrected; not in training.
 
     Returns:
-        As ``metres_from_blur``; in training also ``blur_px``, ``blur_sigma_px``, ``dioptre`` and
-        ``dioptre_sigma``.
+        As ``metres_from_blur``; in training also ``side``.
     """
-    strength = lens[:, :1].reshape(-1, 1, 1, 1)
-    focus = lens[:, 1:].reshape(-1, 1, 1, 1)
-    # Softplus, not a clamp: a pixel that reads too little blur must find its way back.
-    blur = functional.softplus(raw[:, :1] * GAIN_PX + START_BLUR_PX)
-    blur_sigma = torch.exp(raw[:, 1:2].clamp(*_LOG_SIGMA)) * START_SIGMA_PX
-    dioptre = raw[:, 2:3] * PRIOR_GAIN_DIOPTRE + 1.0 / START_DEPTH_M
-    prior = strength * (focus - dioptre)
-    prior_sigma = torch.exp(raw[:, 3:].clamp(*_LOG_SIGMA)) * (PRIOR_GAIN_DIOPTRE * strength)
+    strength, focus, blur = evidence.strength, evidence.focus, evidence.blur
+    prior = strength * (focus - evidence.dioptre)
+    prior_sigma = strength * evidence.dioptre_sigma
 
-    both = prior_sigma * prior_sigma + blur_sigma * blur_sigma
+    blur_variance = evidence.blur_sigma * evidence.blur_sigma
+    both = prior_sigma * prior_sigma + blur_variance
     share = prior_sigma * prior_sigma / both
-    side = torch.tanh(blur * prior / both)
+    leaning = blur * prior / both
+    if evidence.side is not None:
+        leaning = leaning + evidence.side
+    side = torch.tanh(leaning)
     mean = share * blur * side + (1.0 - share) * prior
     between = (share * blur) ** 2 * (1.0 - side * side)
-    variance = share * blur_sigma * blur_sigma + between
-    sigma = torch.sqrt(variance)
+    sigma = torch.sqrt(share * blur_variance + between)
     answer = _in_range(mean, sigma, strength, focus, depth_range_m, training, correction)
     if training:
-        answer |= {
-            "blur_px": blur,
-            "blur_sigma_px": blur_sigma,
-            "dioptre": dioptre,
-            "dioptre_sigma": prior_sigma / strength,
-        }
+        answer["side"] = leaning
     return answer
 
 
@@ -305,14 +354,29 @@ class LensNetwork(ImageNetwork):
         return lens_tensor(self.lens, image) if lens is None and self.lens_input else lens
 
     def _through_lens(
-        self, raw: torch.Tensor, lens: torch.Tensor | None
+        self,
+        raw: torch.Tensor,
+        lens: torch.Tensor | None,
+        again: Callable[[Evidence], torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Metres from ``maps`` maps, with what ``_told`` returned."""
+        """Metres from ``maps`` maps, with what ``_told`` returned; ``again`` looks a second time.
+
+        In training with ``lens_input`` also ``side`` and the four maps of ``EVIDENCE``, each to be
+        compared with its own truth.
+        """
         if lens is None:
             return metres_from_blur(raw.float(), self.lens, self.depth_range_m, self.training)
-        return metres_from_evidence(
-            raw.float(), lens, self.depth_range_m, self.training, self.sigma_correction
+        evidence = evidence_of(raw.float(), lens)
+        looked = evidence
+        if again is not None:
+            looked = seen_again(evidence, again(evidence))
+        answer = metres_from_evidence(
+            looked, self.depth_range_m, self.training, self.sigma_correction
         )
+        if self.training:
+            # What was read at first is held to its truth, too; the second look may mend it.
+            answer |= evidence.read()
+        return answer
 
     @property
     def maps(self) -> int:

@@ -2,7 +2,8 @@
 
 A separable-convolution encoder feeds two decoders. The depth decoder answers in the unit of the
 cue, signed blur in pixels, with its standard deviation; the thin lens turns both into metres
-(``ddfd_ros.model.blur_space``). The lens is fixed, or with ``lens_input`` given beside each image.
+(``ddfd_ros.model.blur_space``). The lens is fixed, or with ``lens_input`` given beside each image;
+then the side of the focus is looked at a second time (``ddfd_ros.model.second_look``).
 
 The all-in-focus decoder adds what the lens took away to the image it was given, and works at half
 resolution with the image's own pixels beside the features, so that detail is kept.
@@ -15,6 +16,7 @@ fast.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +24,9 @@ from torch import nn
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_ros.model.base import HEAD_CHOICES, check_choice
-from ddfd_ros.model.blur_space import LensNetwork
+from ddfd_ros.model.blur_space import Evidence, LensNetwork
 from ddfd_ros.model.lite_blocks import Down, Expanded, Merge, Separable, conv_bn, stack
+from ddfd_ros.model.second_look import SecondLook, two_distances
 
 _DROPOUT_FROM = 2  # scales from 1/8 on: where D3-Net's decoder has its own, for the same study
 
@@ -156,6 +159,8 @@ class DdfdLite(LensNetwork):
             SharpDecoder(widths, sharp_width, sharp_blocks) if heads != "depth" else None
         )
         self.conditions = self._conditions(widths[2:])
+        looks = lens_input and self.depth_decoder is not None
+        self.second_look = SecondLook(widths[2:]) if looks else None
 
     def forward_aligned(
         self, image: torch.Tensor, lens: torch.Tensor | None = None
@@ -175,7 +180,16 @@ class DdfdLite(LensNetwork):
         features = self.encoder(centred, self.conditions, lens)
         out: dict[str, torch.Tensor] = {}
         if self.depth_decoder is not None:
-            out.update(self._through_lens(self.depth_decoder(features), lens))
+            again = None if self.second_look is None else partial(self._again, features)
+            out.update(self._through_lens(self.depth_decoder(features), lens, again))
         if self.sharp_decoder is not None:
             out["sharp_rgb"] = image + self.sharp_decoder(centred, features).float()
         return out
+
+    def _again(self, features: list[torch.Tensor], evidence: Evidence) -> torch.Tensor:
+        """What a second look at both sides of the focus says."""
+        assert self.second_look is not None
+        # Detached: what is read at first has its own truth to learn from.
+        seen = {name: part.detach() for name, part in evidence.read().items()}
+        shown = two_distances(**seen, strength=evidence.strength, focus=evidence.focus)
+        return self.second_look(shown, features[2:])

@@ -41,9 +41,14 @@ def view_options(parameters: NodeParameters, size: tuple[int, int] | None = None
     lens = camera.lens()
     measured = _calibration(parameters)
     known = measured is None or measured.pitch_known
+    sigma_0_px = parameters.camera_sigma_0_px
+    if measured is not None and not sigma_0_px:
+        height, width = size or (measured.height, measured.width)
+        sigma_0_px = measured.sigma_0_for(width, height)
     return ViewOptions(
         pixel_pitch_m=camera.pixel_pitch_m if known else 0.0,
         px_per_dioptre=0.0 if lens is None else lens.px_per_dioptre,
+        sigma_0_px=sigma_0_px,
         height=parameters.network_height,
         width=parameters.network_width,
         oversize=parameters.oversize,

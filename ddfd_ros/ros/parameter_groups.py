@@ -88,6 +88,15 @@ class LensParameters:
         low=0.0,
         high=1e6,
     )
+    camera_sigma_0_px: float = parameter(
+        0.0,
+        "How far the camera spreads a point in focus, standard deviation in pixels; an image "
+        "sharper than those the model was trained on is softened as much as is missing; 0: as "
+        "lens_calibration says, else unknown, and nothing is softened",
+        Change.LIVE,
+        low=0.0,
+        high=100.0,
+    )
     lens_guard: str = parameter(
         "warn",
         "A camera that is not the one the model was trained for: off, warn (in diagnostics), or "

@@ -67,6 +67,7 @@ def test_json_round_trip(changes):
 ANY_LENS = {
     "inputs": ("image", "lens"),
     "lens_range": {"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)},
+    "sigma_0_px": 0.7,
 }
 
 
@@ -79,7 +80,7 @@ def test_every_field_is_in_the_json():
 def test_missing_keys_are_named(name):
     values = contract(**ANY_LENS).to_dict()
     del values[name]
-    usual = {"golden": None, "inputs": ("image",), "lens_range": {}}
+    usual = {"golden": None, "inputs": ("image",), "lens_range": {}, "sigma_0_px": 0.0}
     if name in usual:
         assert getattr(ModelContract.from_dict(values), name) == usual[name]
         return
@@ -99,6 +100,9 @@ def test_missing_keys_are_named(name):
         ({"depth_min_m": 0.0}, "0 < min < max"),
         ({"depth_max_m": math.inf}, "0 < min < max"),
         ({"depth_max_m": math.nan}, "0 < min < max"),
+        ({"sigma_0_px": -0.1}, "sigma_0_px: expected a number"),
+        ({"sigma_0_px": math.nan}, "sigma_0_px: expected a number"),
+        ({"sigma_0_px": "soft"}, "sigma_0_px: expected a number"),
     ],
 )
 def test_senseless_values_are_refused(changes, words):

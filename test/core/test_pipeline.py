@@ -6,7 +6,9 @@ import pytest
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.pipeline import Pipeline, Thresholds
+from ddfd_ros.core.sharpness import missing_px, soften
 from ddfd_ros.core.types import Frame
+from ddfd_ros.core.view import ViewOptions
 
 NAN, INF = float("nan"), float("inf")
 DEPTH = np.array([[0.2, 1.0, 2.0], [3.0, 8.0, INF], [NAN, 4.0, 5.0]], np.float32)
@@ -105,3 +107,35 @@ def test_sigma_threshold_needs_a_model_with_sigma():
     with pytest.raises(ContractError, match="estimates no sigma_m"):
         pipeline.thresholds = Thresholds(max_sigma_m=0.3)
     assert pipeline.thresholds == Thresholds()
+
+
+class Echo:
+    """Answers the image itself as all-in-focus, and keeps what it was shown."""
+
+    def __init__(self, sigma_0_px):
+        self.contract = ModelContract(
+            1, "echo", {}, 1, None, None, 1, ("sharp_rgb",), 0.5, 10.0, None, {}, {}, "",
+            sigma_0_px=sigma_0_px,
+        )  # fmt: skip
+        self.shown = []
+
+    def infer(self, image, heads=None, timings_ms=None):
+        self.shown.append(image)
+        return {"sharp_rgb": image}
+
+
+def test_a_camera_sharper_than_the_model_is_softened_and_gets_its_detail_back():
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    backend = Echo(0.7)
+    estimate = Pipeline(backend, None, ViewOptions(sigma_0_px=0.4)).process(Frame(image))
+    assert missing_px(0.7, 0.4) == pytest.approx((0.49 - 0.16) ** 0.5)
+    np.testing.assert_array_equal(backend.shown[0], soften(image, missing_px(0.7, 0.4)))
+    np.testing.assert_array_equal(estimate.sharp_rgb, image)
+
+
+@pytest.mark.parametrize(("model_px", "camera_px"), [(0.0, 0.4), (0.7, 0.0), (0.7, 0.9)])
+def test_what_is_unknown_or_soft_enough_is_shown_as_it_is(model_px, camera_px):
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    backend = Echo(model_px)
+    Pipeline(backend, None, ViewOptions(sigma_0_px=camera_px)).process(Frame(image))
+    assert backend.shown[0] is image

@@ -9,7 +9,7 @@ import torch
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
-from ddfd_ros.model.blur_space import lens_tensor, metres_from_evidence
+from ddfd_ros.model.blur_space import evidence_of, lens_tensor, metres_from_evidence
 from ddfd_ros.model.checkpoint import count_parameters
 
 FORMS = {"ddfd-lite": {}, "2hded": {"answer": "blur"}}
@@ -83,7 +83,7 @@ def test_the_side_of_the_focus_comes_from_context_and_the_width_from_blur():
                 np.log(sigma_dioptre / 0.25),
             ]
         ).reshape(1, 4, 1, 1)
-        out = metres_from_evidence(raw.float(), lens, (0.5, 50.0), training)
+        out = metres_from_evidence(evidence_of(raw.float(), lens), (0.5, 50.0), training)
         return {key: value.item() for key, value in out.items()}
 
     far, near = say(3.0, 0.3, 0.1), say(3.0, 0.7, 0.1)

@@ -9,6 +9,7 @@ from sensor_msgs.msg import Image
 
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.sharpness import sigma_at_scale
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.core.view import View
 from ddfd_ros.ros.lens import camera_lens, judge_lens, view_options
@@ -34,6 +35,17 @@ def test_the_file_stands_for_the_camera_at_any_size(file):
     assert options.px_per_dioptre == pytest.approx(LENS.px_per_dioptre / 2)
     moved = NodeParameters(lens_calibration=str(file), camera_focus_distance_m=1.0)
     assert camera_lens(moved).lens().focus_distance_m == 1.0
+
+
+def test_how_sharp_the_camera_is_comes_from_the_file_or_the_parameter(file):
+    sharp = LensCalibration(LENS, 256, 192, True, sigma_0_px=0.8)
+    file.write_text(yaml.safe_dump(sharp.to_dict()))
+    parameters = NodeParameters(lens_calibration=str(file))
+    assert view_options(parameters).sigma_0_px == 0.8
+    assert view_options(parameters, (96, 128)).sigma_0_px == sigma_at_scale(0.8, 0.5)
+    told = NodeParameters(lens_calibration=str(file), camera_sigma_0_px=0.6)
+    assert view_options(told, (96, 128)).sigma_0_px == 0.6
+    assert view_options(NodeParameters()).sigma_0_px == 0.0
 
 
 def test_what_cannot_be_read_or_is_said_twice_is_refused(file, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,13 @@ from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
 from ddfd_ros.model.blur_space import lens_tensor, lens_vector
 from ddfd_ros.model.checkpoint import load_checkpoint
-from ddfd_training.any_lens import ManyLensSet, photograph, photograph_all
+from ddfd_training.any_lens import (
+    ManyLensSet,
+    _prepared,
+    photograph,
+    photograph_all,
+    without_texture,
+)
 from ddfd_training.cli import _take_over, train
 from ddfd_training.config import DataConfig, LossConfig, NetworkConfig, SourceConfig, TrainConfig
 from ddfd_training.crops import CropDataset
@@ -127,6 +134,31 @@ def test_the_set_says_each_pictures_lens_and_is_rendered_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_scenes_are_softened_before_the_lens_and_so_is_their_truth(tmp_path):
+    ranges = LensRanges(draws=1, soften_px=1.0)
+    images = photograph_all([_sample()], ranges, tmp_path, tag="t", key="", workers=1)
+    softened = replace(_sample(), sharp_rgb=cv2.GaussianBlur(_sample().sharp_rgb, (0, 0), 1.0))
+    random = np.random.default_rng([0, 0])
+    camera = draw_camera(ranges, random)
+    item = images.item(0)
+    np.testing.assert_array_equal(item["sharp_rgb"], softened.sharp_rgb)
+    np.testing.assert_array_equal(item["image"], photograph(softened, camera, random))
+
+
+def test_scenes_lose_their_fine_texture_and_keep_their_edges():
+    random = np.random.default_rng(1)
+    step = np.where(np.arange(64) < 32, 60, 180)[None, :, None]
+    textured = (step + random.normal(0, 4, (64, 64, 3))).clip(0, 255).astype(np.uint8)
+    for seed in range(5):
+        flat = without_texture(textured, np.random.default_rng(seed)).astype(float)
+        assert flat[:, 8:24].std() < 0.5 * textured[:, 8:24].std()
+        assert (flat[:, 33] - flat[:, 30]).mean() > 100
+    one = LensRanges(draws=1, flat_share=1.0)
+    assert not np.array_equal(
+        _prepared(_sample(), one, np.random.default_rng(0)).sharp_rgb, _sample().sharp_rgb
+    )
+
+
 def test_crops_of_pictures_without_a_lens_have_the_recipes(tmp_path):
     drawn = photograph_all([_sample()], LensRanges(draws=1), tmp_path, tag="t", key="", workers=1)
     plain = replace_lenses(drawn)
@@ -199,6 +231,8 @@ def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path, nam
         ({"px_per_dioptre": (9.0, 4.0)}, "px_per_dioptre: expected 0 < low"),
         ({"gaussian_share": (0.5, 1.5)}, "gaussian_share: expected 0 <= low"),
         ({"draws": -1}, "expected draws"),
+        ({"soften_px": -0.5}, "expected draws, curvature_dioptre and soften_px"),
+        ({"flat_share": 1.5}, "flat_share: expected a share"),
     ],
 )
 def test_ranges_that_make_no_sense_are_refused(changes, message):
@@ -227,7 +261,7 @@ def test_the_loss_falls_on_pictures_through_many_lenses(tmp_path, name):
         terms["total"].backward()
         optimizer.step()
         totals.append(float(terms["total"].detach()))
-    assert {"laplace_nll", "blur_nll", "dioptre_nll", "charbonnier"} <= set(terms)
+    assert {"laplace_nll", "blur_nll", "dioptre_nll", "side_nll", "charbonnier"} <= set(terms)
     heads = (network.depth_decoder, network.sharp_decoder)
     told = [condition.outer for condition in network.conditions]  # of the lens
     for layer in (*(head.last if name == "2hded" else head.out for head in heads), *told):

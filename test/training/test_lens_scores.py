@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
+from ddfd_ros.core.sharpness import missing_px, sigma_at_scale
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
 from ddfd_ros.model.checkpoint import save_checkpoint
 from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.evaluate_arguments import build_parser
+from ddfd_training.evaluate_cli import _missing_sharpness
 from ddfd_training.evaluate_cli import main as evaluate_main
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.scores import by_blur, by_distance, overall, swapped
@@ -165,3 +171,28 @@ def test_a_softened_picture_keeps_its_detail_in_the_sharp_answer():
     assert shown[0].astype(float).std() < 0.9 * image.astype(float).std()
     np.testing.assert_array_equal(answer["sharp_rgb"], image)
     assert answer["depth_m"].shape == (32, 32)
+
+
+def test_images_are_softened_as_the_calibration_says(tmp_path):
+    lens = lens_of(10.0, 2.0)
+    file = tmp_path / "lens.yaml"
+    file.write_text(
+        yaml.safe_dump(LensCalibration(lens, 640, 480, True, sigma_0_px=0.4).to_dict())
+    )
+    parser = build_parser("")
+    words = ["--onnx", "m.onnx", "--soften"]
+    contract = ModelContract(
+        1, "n", {}, 1, None, None, 1, ("depth_m",), 0.5, 10.0, lens, {}, {}, "", sigma_0_px=0.7
+    )
+    arguments = parser.parse_args([*words, str(file)])
+    assert _missing_sharpness(arguments, contract) == pytest.approx(missing_px(0.7, 0.4))
+    half = parser.parse_args([*words, str(file), "--size", "240", "320"])
+    assert _missing_sharpness(half, contract) == pytest.approx(
+        missing_px(0.7, sigma_at_scale(0.4, 0.5))
+    )
+    unknown = replace(contract, sigma_0_px=0.0)
+    assert _missing_sharpness(arguments, unknown) == 0.0
+    assert _missing_sharpness(parser.parse_args([*words, "0.6"]), unknown) == 0.6
+    for wrong in ("soft", "-1", str(tmp_path / "none.yaml")):
+        with pytest.raises(SystemExit):
+            parser.parse_args([*words, wrong])

@@ -30,6 +30,13 @@ def test_the_recipe_draws_lenses_around_the_calibrated_one_at_the_working_size()
     assert config.network.options["lens_input"]
 
 
+def test_scenes_as_sharp_as_those_of_the_start_promise_the_same_to_the_node():
+    job = Job(init="a.pt", sigma_0_px=0.7)
+    assert stages_of(recipe(job, MEASURED))[-1].sigma_0_px == 0.7
+    assert stages_of(recipe(replace(job, natural="mine"), MEASURED))[-1].sigma_0_px == 0.0
+    assert stages_of(recipe(Job(), MEASURED))[-1].sigma_0_px == 0.0
+
+
 @pytest.mark.parametrize(("focus_m", "side"), [(20.0, "near"), (2.0, "unknown"), (0.3, "far")])
 def test_without_depth_the_side_follows_from_the_focus(focus_m, side):
     measured = replace(MEASURED, lens=lens_of(12.0, focus_m))

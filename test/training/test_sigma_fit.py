@@ -10,7 +10,7 @@ import torch
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
-from ddfd_ros.model.blur_space import metres_from_evidence
+from ddfd_ros.model.blur_space import evidence_of, metres_from_evidence
 from ddfd_training.any_lens import ManyLensSet
 from ddfd_training.image_set import hold_out
 from ddfd_training.metrics_sigma import interval_coverage
@@ -102,9 +102,8 @@ def _uncorrected(network):
 
 def _in_training(network, picture):
     raw = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    out = metres_from_evidence(
-        raw, picture["lens"][None], (0.5, 10.0), True, network.sigma_correction
-    )
+    evidence = evidence_of(raw, picture["lens"][None])
+    out = metres_from_evidence(evidence, (0.5, 10.0), True, network.sigma_correction)
     return out["sigma_m"].ravel().tolist()
 
 

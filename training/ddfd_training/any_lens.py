@@ -13,10 +13,11 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from rich.progress import track
@@ -171,7 +172,7 @@ def _scene_job(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All pictures of one scene, their lenses, and the scene."""
     dataset, index, ranges = job
-    sample = dataset[index]
+    sample = _prepared(dataset[index], ranges, np.random.default_rng([index]))
     images, lenses = [], []
     for draw in range(ranges.draws):
         random = np.random.default_rng([index, draw])
@@ -180,3 +181,30 @@ def _scene_job(
         lenses.append(lens_vector(camera.told))
     assert sample.sharp_rgb is not None  # photograph has refused it otherwise
     return np.stack(images), np.array(lenses, np.float32), sample.sharp_rgb, sample.depth_m
+
+
+def _prepared(sample: RgbdSample, ranges: LensRanges, random: np.random.Generator) -> RgbdSample:
+    """The scene with its fine texture taken away or softened, as ``ranges`` say."""
+    sharp = sample.sharp_rgb
+    if sharp is None:
+        return sample
+    if random.random() < ranges.flat_share:
+        sharp = without_texture(sharp, random)
+    if ranges.soften_px > 0:
+        sharp = cv2.GaussianBlur(sharp, (0, 0), ranges.soften_px)
+    return replace(sample, sharp_rgb=sharp)
+
+
+def without_texture(sharp: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Fine texture smoothed away, edges kept: a bilateral filter, often with a median before it.
+
+    Args:
+        sharp: uint8 ``[H, W, 3]``.
+        random: Decides how much is taken away.
+    """
+    flat = np.ascontiguousarray(sharp)
+    if random.random() < 0.7:
+        flat = cv2.medianBlur(flat, int(random.choice([3, 5, 7, 9, 11])))
+    width = int(random.integers(5, 12))
+    result: np.ndarray = cv2.bilateralFilter(flat, width, random.uniform(20, 60), width)
+    return result

@@ -79,3 +79,31 @@ def recolour(item: dict[str, np.ndarray], random: np.random.Generator) -> dict[s
         mixed = cv2.transform(np.ascontiguousarray(item[key], dtype=np.float32), mix)
         result[key] = np.clip(np.rint(mixed), 0, most).astype(item[key].dtype)
     return result
+
+
+def move(
+    item: dict[str, np.ndarray], longest_px: float, random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The image as a camera takes it that moves in a straight line while the shutter is open.
+
+    Args:
+        item: With ``image`` uint8 or uint16 ``[h, w, 3]``, and ``sharp_known`` ``[h, w]``.
+        longest_px: The longest movement, in pixels.
+        random: Decides length and direction.
+
+    Returns:
+        The same keys, shapes and types; no sharp pixel is known any more.
+    """
+    length, angle = random.uniform(2.0, max(longest_px, 2.0)), random.uniform(0.0, np.pi)
+    side = 2 * int(np.ceil(length / 2)) + 3
+    ends = np.array([np.cos(angle), np.sin(angle)]) * (length / 2)
+    middle, bits = side // 2, 8
+    first, last = (np.rint((middle + s * ends) * 2**bits).astype(int).tolist() for s in (-1, 1))
+    line = np.zeros((side, side), np.uint8)
+    cv2.line(line, first, last, 255, 1, cv2.LINE_AA, bits)
+    kernel = line.astype(np.float32)
+    moved = cv2.filter2D(
+        item["image"].astype(np.float32), -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT
+    )
+    image = np.rint(moved).astype(item["image"].dtype)
+    return {**item, "image": image, "sharp_known": np.zeros_like(item["sharp_known"])}

@@ -185,7 +185,7 @@ def _take_over(network: nn.Module, state: dict[str, torch.Tensor], origin: str) 
     kept = {key: value for key, value in state.items() if key.split(".")[0] not in absent}
     had = {key.split(".")[0] for key in state}
     added = [f"{name}." for name in _DECODERS if had & set(_DECODERS) and name not in had]
-    renewed = ["conditions.", "sigma_correction", *added]
+    renewed = ["conditions.", "second_look.", "sigma_correction", *added]
     for key, own in network.state_dict().items():
         if key not in kept or kept[key].shape == own.shape:
             continue
@@ -253,6 +253,7 @@ def contract_of(module: DepthFromDefocus, steps: int, processes: int = 1) -> Mod
             )
             for name in (("px_per_dioptre", "focus_distance_m") if drawn else ())
         },
+        sigma_0_px=config.sigma_0_px,
     )
 
 

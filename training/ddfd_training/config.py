@@ -76,6 +76,9 @@ class DataConfig:
             sources that show them.
         noise_std: Sensor noise added after the lens, standard deviation in grey levels of 255.
         workers: Processes that load crops; 0 loads them in the training process.
+        moved_share: Of crops that are blurred by a movement of the camera, too: what looks like
+            defocus and is none. Their sharp originals are not learnt from.
+        moved_px: The longest such movement, in pixels.
     """
 
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
@@ -87,6 +90,8 @@ class DataConfig:
     workers: int = 0
     flip: float = 0.5
     augment: str = "none"
+    moved_share: float = 0.0
+    moved_px: float = 15.0
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,9 @@ class TrainConfig:
         threads: CPU threads; 0 takes all cores.
         fit_sigma: Correct the deviations of a network with ``lens_input`` by the held-out scenes
             when it is trained (``sigma_fit.py``).
+        sigma_0_px: How far the pictures spread a point in focus, standard deviation in pixels, as
+            far as it is known, or 0: part of the contract, by which a sharper camera's images are
+            softened.
         step: How outputs and targets of a batch come about, see ``steps.py``.
         sync_batch_norm: Batch norms take their statistics over all processes, so that training
             on several is what one process would do with the whole batch.
@@ -218,6 +226,7 @@ class TrainConfig:
     init: str = ""
     threads: int = 0
     fit_sigma: bool = False
+    sigma_0_px: float = 0.0
     step: str = "plain"
     sync_batch_norm: bool = False
     stages: tuple[Mapping[str, Any], ...] = ()

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.augment import AUGMENTATIONS, augment, recolour
+from ddfd_training.augment import AUGMENTATIONS, augment, move, recolour
 from ddfd_training.config import DataConfig
 from ddfd_training.image_set import ImageSet, LazySet, complete, hold_out, to_tensors
 from ddfd_training.lay_over import stack_pairs
@@ -94,6 +94,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             item = complete(item, self._truths, self._lens)
         if self._config.augment == "colour":
             item = recolour(item, random)
+        if self._config.moved_share > 0 and random.random() < self._config.moved_share:
+            item = move(item, self._config.moved_px, random)
         item["image"] = _add_noise(item["image"], self._config.noise_std, random)
         return to_tensors(item)
 

@@ -16,7 +16,7 @@ from ddfd_training.config import TrainConfig, load_config
 from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions
 from ddfd_training.lens_argument import HELP as LENS_HELP
-from ddfd_training.lens_argument import parse_lens
+from ddfd_training.lens_argument import parse_lens, parse_sharpness
 from ddfd_training.metrics_lpips import BACKBONES
 from ddfd_training.paper_table import DEFAULT_FOLDERS
 from ddfd_training.sources import PINHOLE_F_NUMBER
@@ -129,11 +129,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--soften",
-        type=float,
+        type=parse_sharpness,
         default=0.0,
-        metavar="PX",
-        help="blur images by a Gaussian of this standard deviation first: for a camera that is "
-        "sharper in focus than the pictures the model was trained on",
+        metavar="PX|FILE",
+        help="for a camera that is sharper in focus than the pictures the model was trained on: "
+        "its calibration, to soften images as the node does, or the standard deviation of the "
+        "Gaussian in pixels",
     )
 
 

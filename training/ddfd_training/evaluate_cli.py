@@ -21,7 +21,10 @@ from rich.progress import track
 from ddfd_ros.core.blur_zones import takes_any_lens
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.json_values import clean
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.machine import machine_info
+from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.sharpness import missing_px, sigma_at_scale
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend, BackendOptions
 from ddfd_training.evaluate import ConstantDepth, evaluate
@@ -69,6 +72,15 @@ def _baseline(options: DataOptions, items: EvaluationSet, console: Console) -> d
     result = evaluate(model, bar, items.sensor_range_m, edges=False)
     keys = ("depth", "depth_within_sensor_range")
     return {"depth_m": model.value_m} | {key: result[key] for key in keys if key in result}
+
+
+def _missing_sharpness(arguments: argparse.Namespace, contract: ModelContract) -> float:
+    """Standard deviation of the Gaussian that images are softened by, at the network's size."""
+    camera = arguments.soften
+    if not isinstance(camera, LensCalibration):
+        return float(camera)
+    scale = arguments.size[0] / camera.height if arguments.size else 1.0
+    return missing_px(contract.sigma_0_px, sigma_at_scale(camera.sigma_0_px, scale))
 
 
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -125,10 +137,11 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             bar,
             BackendOptions(threads=arguments.threads, precision=arguments.precision),
         )
-        model = Resized(answering, tuple(arguments.size)) if arguments.size else answering
-        if arguments.soften > 0:
-            model = Softened(model, arguments.soften)
-            report["softened_px"] = arguments.soften
+        soften_px = _missing_sharpness(arguments, backend.contract)
+        model = Softened(answering, soften_px) if soften_px else answering
+        if arguments.size:
+            model = Resized(model, tuple(arguments.size))
+        report |= {"softened_px": soften_px} if soften_px else {}
         if arguments.deblur:
             report["deblurring"] = {
                 "file": Path(arguments.deblur).name, "depth": arguments.deblur_depth

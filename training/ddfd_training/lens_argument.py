@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ddfd_ros.core.lens_calibration import LensCalibrationError
+from ddfd_ros.core.lens_calibration import LensCalibration, LensCalibrationError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training.calibration.files import read_calibration
 
@@ -39,3 +39,25 @@ def parse_lens(text: str) -> LensConfig:
         return LensConfig(focal_length_m, f_number, focus_distance_m, pixel_pitch_m)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def parse_sharpness(text: str) -> float | LensCalibration:
+    """Read a width in pixels, or the calibration that tells how sharp its camera is.
+
+    Raises:
+        argparse.ArgumentTypeError: Neither.
+    """
+    if Path(text).suffix in (".yaml", ".yml"):
+        try:
+            return read_calibration(Path(text))
+        except LensCalibrationError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    try:
+        width_px = float(text)
+    except ValueError:
+        width_px = -1.0
+    if not 0 <= width_px < 100:
+        raise argparse.ArgumentTypeError(
+            f"expected pixels from 0 to 100, or the .yaml of ddfd-calibrate; got {text!r}"
+        )
+    return width_px

@@ -35,6 +35,10 @@ class LensRanges:
         curvature_dioptre: Field curvature: how far the focus in the corners may lie from that in
             the centre, in dioptres, either way. It grows with the squared distance from there.
         jpeg_quality: Of half of the pictures; the others are not compressed.
+        soften_px: Gaussian that the sharp pictures are softened by, standard deviation in pixels:
+            pictures that are sharper than the other sources', so that blur means the same in all.
+        flat_share: Of the sharp pictures that lose their fine texture first, since walls and
+            floors without any are common.
 
     Raises:
         ValueError: A range that is not one.
@@ -47,6 +51,8 @@ class LensRanges:
     gaussian_share: tuple[float, float] = (0.0, 1.0)
     curvature_dioptre: float = 0.03
     jpeg_quality: tuple[float, float] = (70.0, 98.0)
+    soften_px: float = 0.0
+    flat_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, naming the field."""
@@ -59,10 +65,14 @@ class LensRanges:
             raise ValueError(
                 f"lenses.gaussian_share: expected 0 <= low <= high <= 1, got {low, high}"
             )
-        if self.draws < 0 or self.curvature_dioptre < 0:
+        if min(self.draws, self.curvature_dioptre, self.soften_px) < 0:
             raise ValueError(
-                "lenses: expected draws and curvature_dioptre from 0, got "
-                f"{self.draws} and {self.curvature_dioptre}"
+                "lenses: expected draws, curvature_dioptre and soften_px from 0, got "
+                f"{self.draws}, {self.curvature_dioptre} and {self.soften_px}"
+            )
+        if not 0 <= self.flat_share <= 1:
+            raise ValueError(
+                f"lenses.flat_share: expected a share from 0 to 1, got {self.flat_share}"
             )
 
 

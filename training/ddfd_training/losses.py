@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ddfd_training.losses_depth import (
     depth_gradient,
@@ -65,6 +66,9 @@ __all__ = [
     "ssim_map",
     "valid_depth",
 ]
+
+LEAST_SIDED_PX = 0.5
+"""Below this blur the side of the focus makes no difference."""
 
 Tensors = Mapping[str, Tensor]
 Terms = dict[str, Tensor]
@@ -146,6 +150,7 @@ def ddfd(
     sigma_weight: float = 0.1,
     sharp_weight: float = 5.0,
     evidence_weight: float = 0.5,
+    side_weight: float = 0.2,
 ) -> Terms:
     """This project's own loss, for ``ddfd-lite``.
 
@@ -154,7 +159,8 @@ def ddfd(
     the image, where its sharp original is known. A network for any lens has two measurements
     beneath its depth, the width of the blur and what context says of the distance
     (``ddfd_ros.model.blur_space``); each is held to its own truth by its Laplace likelihood, the
-    blur in pixels and the distance in dioptres, where no lens makes one picture count more.
+    blur in pixels and the distance in dioptres, where no lens makes one picture count more. So is
+    the side of the focus, by the logarithm of the probability that it was given.
     """
     terms: Terms = {}
     if "depth_m" in outputs:
@@ -165,7 +171,7 @@ def ddfd(
             terms["laplace_nll"] = laplace_nll(
                 depth_m, outputs["sigma_m"], truth_m, detach_residual=True
             )
-        if "blur_px" in outputs and "lens" in targets:
+        if "dioptre" in outputs and "lens" in targets:
             terms |= _evidence(outputs, 1.0 / truth_m, targets["lens"])
     if "sharp_rgb" in outputs:
         known = targets.get("sharp_known")
@@ -177,6 +183,7 @@ def ddfd(
         "charbonnier": sharp_weight,
         "blur_nll": evidence_weight,
         "dioptre_nll": evidence_weight,
+        "side_nll": side_weight,
     }
     return _total(terms, weights)
 
@@ -184,14 +191,28 @@ def ddfd(
 def _evidence(outputs: Tensors, true_dioptre: Tensor, lens: Tensor) -> Terms:
     """What a network for any lens measures, against blur and inverse distance as they were."""
     strength, focus = (column.reshape(-1, 1, 1, 1) for column in lens.unbind(dim=1))
+    true_px = strength * (focus - true_dioptre)
     pairs = {
-        "blur_nll": ("blur_px", "blur_sigma_px", strength * (focus - true_dioptre).abs()),
+        "blur_nll": ("blur", "blur_sigma", true_px.abs()),
         "dioptre_nll": ("dioptre", "dioptre_sigma", true_dioptre),
     }
-    return {
+    terms = {
         name: laplace_nll(outputs[value], outputs[sigma], truth)
         for name, (value, sigma, truth) in pairs.items()
     }
+    return terms | {"side_nll": side_nll(outputs["side"], true_px)}
+
+
+def side_nll(leaning: Tensor, true_px: Tensor) -> Tensor:
+    """Mean of -ln p of the true side of the focus, where there is blur to tell it for.
+
+    Args:
+        leaning: Half the log-odds of the positive side, ``[N, 1, H, W]``.
+        true_px: True signed blur of that shape; NaN where it is unknown.
+    """
+    counts = true_px.abs() > LEAST_SIDED_PX  # false for NaN
+    chosen = torch.where(counts, torch.sign(true_px) * leaning, torch.zeros_like(leaning))
+    return (softplus(-2.0 * chosen) * counts).sum() / counts.sum().clamp(min=1)
 
 
 def smoothing(

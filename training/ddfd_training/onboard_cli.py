@@ -24,6 +24,7 @@ from rich.console import Console
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER
+from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.calibration.files import read_calibration
 from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.onboard_recipe import Job, OnboardError, model_paths, recipe, working_lens
@@ -79,6 +80,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         natural=arguments.natural,
         width=arguments.width,
         init=arguments.init,
+        sigma_0_px=load_checkpoint(arguments.init)[1].sigma_0_px if arguments.init else 0.0,
         steps=arguments.steps,
         depth_range_m=(near_m, far_m),
     )

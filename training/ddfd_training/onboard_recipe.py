@@ -34,6 +34,7 @@ class Job:
             empty.
         width: Width in pixels of the images that the robot will use; 0: the calibration's.
         init: Weights to start from, or empty.
+        sigma_0_px: How far a point in focus is spread in the pictures of their training; or 0.
         steps: Of training.
         depth_range_m: What the model answers.
     """
@@ -47,6 +48,7 @@ class Job:
     natural: str = ""
     width: int = 0
     init: str = ""
+    sigma_0_px: float = 0.0
     steps: int = 1500
     depth_range_m: tuple[float, float] = (0.5, 10.0)
 
@@ -103,7 +105,10 @@ def recipe(job: Job, calibration: LensCalibration) -> dict[str, Any]:
     sources = [source]
     if job.natural:
         sources.append({"dataset": "folder", "root": job.natural, "split": "all"})
-    start = {"init": job.init} if job.init else {}
+    start: dict[str, Any] = {"init": job.init} if job.init else {}
+    if job.sigma_0_px and not job.natural:
+        # The same scenes as before; beside the camera's own pictures, none would be as sharp.
+        start["sigma_0_px"] = job.sigma_0_px
     return (
         common
         | start

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import cv2
 import numpy as np
 
+from ddfd_ros.core.sharpness import soften, with_detail
 from ddfd_training.evaluate import Model
 
 
@@ -35,10 +36,7 @@ class Resized:
 
 
 class Softened:
-    """Blurs each image a little for the model: a camera sharper than those it learnt from.
-
-    A network reads all spread as defocus that its training pictures did not have in focus. Where
-    a camera is sharper there, the difference is missing, and all blur is read too small.
+    """Blurs each image a little for the model, as the node does (``ddfd_ros.core.sharpness``).
 
     Args:
         model: What answers.
@@ -52,10 +50,9 @@ class Softened:
         self, image: np.ndarray, heads: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Answer a uint8 image ``[H, W, 3]``; what was blurred away is in ``sharp_rgb`` again."""
-        soft = cv2.GaussianBlur(image, (0, 0), self._sigma_px)
+        soft = soften(image, self._sigma_px)
         answer = self._model.infer(soft, heads)
         if "sharp_rgb" in answer:
-            detail = image.astype(np.int16) - soft
-            sharp = answer["sharp_rgb"].astype(np.int16) + detail
-            answer = {**answer, "sharp_rgb": sharp.clip(0, 255).astype(np.uint8)}
+            sharp = with_detail(answer["sharp_rgb"], image, soft)
+            answer = {**answer, "sharp_rgb": sharp}
         return answer
