@@ -46,8 +46,9 @@ def recipe(
 ) -> list[TrainConfig]:
     """The stages for any lens, or for one (A in px per dioptre, focus in m): all else is equal.
 
-    The one lens has the point-spread function of the evaluation, the others have any. ``share`` of
-    the recipe's steps are trained.
+    The one lens has the point-spread function of the evaluation, the others have any; its network
+    looks once, since it learns by heart what lies on which side. ``share`` of the recipe's steps
+    are trained.
     """
     stages = load_stages(RECIPE)[:STAGES]
     told = None if lens is None else lens_of(*lens).spread_as(OPTIONS.spread_per_diameter)
@@ -63,8 +64,13 @@ def recipe(
             data=replace(config.data, sources=sources),
             init=f"@{found[-1].name}" if found else config.init,
         )
-        found.append(config if told is None else replace(config, lens=told))
+        found.append(config if told is None else _for_one(config, told))
     return found
+
+
+def _for_one(config: TrainConfig, told: LensConfig) -> TrainConfig:
+    options = {**config.network.options, "second_look": False}
+    return replace(config, lens=told, network=replace(config.network, options=options))
 
 
 def _source(source: SourceConfig, data: Path, told: LensConfig | None) -> SourceConfig:

@@ -17,6 +17,7 @@ the side of the focus and, where the lens blurs little, the distance; blur decid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -176,7 +177,9 @@ def seen_again(evidence: Evidence, look: torch.Tensor) -> Evidence:
         evidence,
         side=look[:, :1],
         dioptre=evidence.dioptre + look[:, 1:2] * PRIOR_GAIN_DIOPTRE,
-        dioptre_sigma=evidence.dioptre_sigma * torch.exp(look[:, 2:].clamp(*_LOG_CHANGE)),
+        dioptre_sigma=(evidence.dioptre_sigma * torch.exp(look[:, 2:].clamp(*_LOG_CHANGE))).clamp(
+            *(PRIOR_GAIN_DIOPTRE * math.exp(end) for end in _LOG_SIGMA)
+        ),
     )
 
 

@@ -133,6 +133,7 @@ class DdfdLite(LensNetwork):
         dropout: Probability in the depth decoder at 1/8 and 1/16 of the size, for the study of
             model uncertainty.
         lens_input: Take the lens beside the image, so that one network serves any lens.
+        second_look: With ``lens_input``: look at both sides of the focus (``SecondLook``).
 
     Raises:
         ValueError: Unknown ``heads``, or a depth range that is empty or not positive.
@@ -149,6 +150,7 @@ class DdfdLite(LensNetwork):
         sharp_blocks: int = 3,
         dropout: float = 0.0,
         lens_input: bool = False,
+        second_look: bool = True,
     ) -> None:
         """Build the heads asked for, with random weights."""
         super().__init__(lens, depth_range_m, lens_input)
@@ -159,7 +161,7 @@ class DdfdLite(LensNetwork):
             SharpDecoder(widths, sharp_width, sharp_blocks) if heads != "depth" else None
         )
         self.conditions = self._conditions(widths[2:])
-        looks = lens_input and self.depth_decoder is not None
+        looks = second_look and lens_input and self.depth_decoder is not None
         self.second_look = SecondLook(widths[2:]) if looks else None
 
     def forward_aligned(

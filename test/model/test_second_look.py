@@ -67,6 +67,15 @@ def test_context_and_side_are_mended_and_what_was_read_stays():
     assert float(second.dioptre_sigma[0, 0, 0, 0]) == pytest.approx(0.5 * np.exp(0.5))
 
 
+def test_squares_stay_within_half_precision():
+    look = torch.tensor([50.0, 50.0, 50.0]).reshape(1, 3, 1, 1).expand(1, 3, 8, 8)
+    surest = seen_again(evidence(dioptre_sigma=0.25 * np.exp(-3.0)), -look).dioptre_sigma
+    widest = seen_again(evidence(dioptre_sigma=0.25 * np.exp(3.0)), look).dioptre_sigma
+    strongest = 28.0  # px per dioptre that networks are trained with
+    assert float((strongest * widest).square().max()) < 65504 / 2
+    assert float((strongest * surest).square().min()) > 1e-2
+
+
 def test_untrained_it_changes_nothing():
     torch.manual_seed(0)
     network = build_network("ddfd-lite", lens_input=True, heads="depth").eval()
@@ -84,6 +93,7 @@ def test_untrained_it_changes_nothing():
 def test_only_networks_that_answer_depth_for_any_lens_look_twice():
     assert build_network("ddfd-lite", lens_input=False).second_look is None
     assert build_network("ddfd-lite", lens_input=True, heads="sharp").second_look is None
+    assert build_network("ddfd-lite", lens_input=True, second_look=False).second_look is None
     assert isinstance(build_network("ddfd-lite", lens_input=True).second_look, SecondLook)
 
 
