@@ -38,12 +38,16 @@ pairs=$data/dfd_dslr
 ddfd-prepare --defocused "$pairs/dfd_dataset_indoor_N2_8/rgb/train" --sharp "$pairs/dfd_dataset_indoor_N8/rgb/train" \
     --depth "$pairs/dfd_dataset_indoor_N2_8/depth/train" --pair order --lens dslr --no-denoise --out runs/dslr_train
 ddfd-calibrate runs/dslr_train --frames 40 --focal 35 --f-number 2.8 --pitch 36.6 --out runs/dslr_lens
-ship ddfd-lite-any dfd_dslr --lens runs/dslr_lens/lens.yaml
+# Softened as the node does with this calibration; and, to compare, as the pictures are.
+ship ddfd-lite-any dfd_dslr --lens runs/dslr_lens/lens.yaml --soften runs/dslr_lens/lens.yaml
 ddfd-evaluate --onnx models/ddfd-lite-any.onnx --runtime onnxruntime --data dfd_dslr --root "$data/dfd_dslr" --split test \
-    --no-edges --soften 0.6 --lens runs/dslr_lens/lens.yaml --json models/ddfd-lite-any.dfd_dslr-softened.json
+    --no-edges --lens runs/dslr_lens/lens.yaml --json models/ddfd-lite-any.dfd_dslr-unsoftened.json
 for focus in 2m 4m; do
     ddfd-evaluate --onnx models/ddfd-lite-any.onnx --runtime onnxruntime --data nyuv2 --root "$data/nyuv2" --split test \
         --lens "nyu-$focus" --limit 50 --no-edges --json "models/ddfd-lite-any.nyuv2-$focus.json"
 done
-ddfd-evaluate-lenses models/ddfd-lite-any.onnx --data nyuv2 --root "$data/nyuv2" --split test --limit 24 \
+# All test scenes through five lenses; what else is asked about lenses, on some of them.
+ddfd-evaluate-lenses models/ddfd-lite-any.onnx --data nyuv2 --root "$data/nyuv2" --split test --part lenses \
     --runtime onnxruntime --json models/ddfd-lite-any.lenses.json
+ddfd-evaluate-lenses models/ddfd-lite-any.onnx --data nyuv2 --root "$data/nyuv2" --split test --limit 24 \
+    --part swap --part wrong --part stress --runtime onnxruntime --json models/ddfd-lite-any.lens-checks.json
