@@ -152,6 +152,13 @@ def test_floors_seen_through_one_lens_tell_the_side_through_another():
 def test_the_loss_counts_only_pixels_that_are_blurred_and_known():
     true_px = torch.tensor([[2.0, -2.0, 0.1, float("nan")]])
     leaning = torch.tensor([[1.0, 1.0, 9.0, 9.0]])
-    expected = np.mean([np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))])
+    right = 1 / (1 + np.exp(-2.0))
+    expected = -np.mean([np.log(0.98 * p + 0.02) for p in (right, 1 - right)])
     assert float(side_nll(leaning, true_px)) == pytest.approx(expected, rel=1e-5)
     assert float(side_nll(leaning, torch.full_like(true_px, float("nan")))) == 0.0
+    # What is surely wrong counts no more than a doubt does, and pulls no more than others.
+    sure = torch.full_like(true_px, -1000.0, requires_grad=True)
+    worst = side_nll(sure, torch.full_like(true_px, 2.0))
+    worst.backward()
+    assert float(worst.detach()) == pytest.approx(-np.log(0.02))
+    assert float(sure.grad.abs().max()) < 1e-3

@@ -6,6 +6,7 @@ Shapes: depths and standard deviations ``[N, 1, H, W]`` in metres, images ``[N, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -69,6 +70,8 @@ __all__ = [
 
 LEAST_SIDED_PX = 0.5
 """Below this blur the side of the focus makes no difference."""
+
+SIDE_DOUBT = 0.02
 
 Tensors = Mapping[str, Tensor]
 Terms = dict[str, Tensor]
@@ -206,13 +209,19 @@ def _evidence(outputs: Tensors, true_dioptre: Tensor, lens: Tensor) -> Terms:
 def side_nll(leaning: Tensor, true_px: Tensor) -> Tensor:
     """Mean of -ln p of the true side of the focus, where there is blur to tell it for.
 
+    Some share of pixels is granted to be wrong whatever was said (``SIDE_DOUBT``), without which
+    the few that are surely wrong, at the edges of things, would outweigh all others.
+
     Args:
         leaning: Half the log-odds of the positive side, ``[N, 1, H, W]``.
         true_px: True signed blur of that shape; NaN where it is unknown.
     """
     counts = true_px.abs() > LEAST_SIDED_PX  # false for NaN
     chosen = torch.where(counts, torch.sign(true_px) * leaning, torch.zeros_like(leaning))
-    return (softplus(-2.0 * chosen) * counts).sum() / counts.sum().clamp(min=1)
+    # ln((1 - e) / (1 + exp(-2 x)) + e), as the logarithm of a sum of exponentials
+    surely = math.log(1.0 - SIDE_DOUBT) - softplus(-2.0 * chosen)
+    granted = torch.full_like(surely, math.log(SIDE_DOUBT))
+    return -(torch.logaddexp(surely, granted) * counts).sum() / counts.sum().clamp(min=1)
 
 
 def smoothing(
