@@ -47,7 +47,7 @@ for focus in 2m 4m; do
         --lens "nyu-$focus" --limit 50 --no-edges --json "models/ddfd-lite-any.nyuv2-$focus.json"
 done
 # All test scenes through five lenses; what else is asked about lenses, on some of them.
-ddfd-evaluate-lenses models/ddfd-lite-any.onnx --data nyuv2 --root "$data/nyuv2" --split test --part lenses \
+ddfd-evaluate-lenses models/ddfd-lite-any.onnx --data nyuv2 --root "$data/nyuv2" --split test --limit 323 --part lenses \
     --runtime onnxruntime --json models/ddfd-lite-any.lenses.json
 ddfd-evaluate-lenses models/ddfd-lite-any.onnx --data nyuv2 --root "$data/nyuv2" --split test --limit 24 \
     --part swap --part wrong --part stress --runtime onnxruntime --json models/ddfd-lite-any.lens-checks.json
