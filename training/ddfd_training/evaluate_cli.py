@@ -24,7 +24,7 @@ from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.metadata import ModelContract
-from ddfd_ros.core.sharpness import missing_px, sigma_at_scale
+from ddfd_ros.core.sharpness import missing_px
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend, BackendOptions
 from ddfd_training.evaluate import ConstantDepth, evaluate
@@ -79,8 +79,8 @@ def _missing_sharpness(arguments: argparse.Namespace, contract: ModelContract) -
     camera = arguments.soften
     if not isinstance(camera, LensCalibration):
         return float(camera)
-    scale = arguments.size[0] / camera.height if arguments.size else 1.0
-    return missing_px(contract.sigma_0_px, sigma_at_scale(camera.sigma_0_px, scale))
+    height, width = arguments.size or (camera.height, camera.width)
+    return missing_px(contract.sigma_0_px, camera.sigma_0_for(width, height))
 
 
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

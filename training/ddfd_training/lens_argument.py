@@ -14,6 +14,9 @@ HELP = (
     "units, focal length,f-number,focus distance,pixel pitch: 0.015,2.8,8,5.6e-6"
 )
 
+SUFFIXES = (".yaml", ".yml")
+"""Of calibration files."""
+
 
 def parse_lens(text: str) -> LensConfig:
     """Read a lens from ``text``.
@@ -24,11 +27,8 @@ def parse_lens(text: str) -> LensConfig:
     """
     if text in LENS_PRESETS:
         return LENS_PRESETS[text]
-    if Path(text).suffix in (".yaml", ".yml"):
-        try:
-            return read_calibration(Path(text)).spread_lens
-        except LensCalibrationError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+    if Path(text).suffix in SUFFIXES:
+        return _calibration(text).spread_lens
     try:
         focal_length_m, f_number, focus_distance_m, pixel_pitch_m = (
             float(part) for part in text.split(",")
@@ -47,11 +47,8 @@ def parse_sharpness(text: str) -> float | LensCalibration:
     Raises:
         argparse.ArgumentTypeError: Neither.
     """
-    if Path(text).suffix in (".yaml", ".yml"):
-        try:
-            return read_calibration(Path(text))
-        except LensCalibrationError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+    if Path(text).suffix in SUFFIXES:
+        return _calibration(text)
     try:
         width_px = float(text)
     except ValueError:
@@ -61,3 +58,10 @@ def parse_sharpness(text: str) -> float | LensCalibration:
             f"expected pixels from 0 to 100, or the .yaml of ddfd-calibrate; got {text!r}"
         )
     return width_px
+
+
+def _calibration(text: str) -> LensCalibration:
+    try:
+        return read_calibration(Path(text))
+    except LensCalibrationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -72,6 +72,7 @@ LEAST_SIDED_PX = 0.5
 """Below this blur the side of the focus makes no difference."""
 
 SIDE_DOUBT = 0.02
+"""Probability that a pixel shows the other side of the focus, whatever was said of it."""
 
 Tensors = Mapping[str, Tensor]
 Terms = dict[str, Tensor]

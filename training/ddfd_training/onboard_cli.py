@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _sigma_0_px(arguments: argparse.Namespace) -> float:
+    """Of the weights to start from; ``--pairs`` takes none, which the recipe refuses."""
+    if not arguments.init or arguments.pairs:
+        return 0.0
+    return load_checkpoint(arguments.init)[1].sigma_0_px
+
+
 def _job(arguments: argparse.Namespace) -> Job:
     near_m, far_m = arguments.range
     return Job(
@@ -80,7 +87,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         natural=arguments.natural,
         width=arguments.width,
         init=arguments.init,
-        sigma_0_px=load_checkpoint(arguments.init)[1].sigma_0_px if arguments.init else 0.0,
+        sigma_0_px=_sigma_0_px(arguments),
         steps=arguments.steps,
         depth_range_m=(near_m, far_m),
     )
