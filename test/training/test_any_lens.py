@@ -134,6 +134,16 @@ def test_the_set_says_each_pictures_lens_and_is_rendered_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_another_series_has_other_lenses_for_the_same_frames(tmp_path):
+    def told(series: int) -> list[float]:
+        ranges = LensRanges(draws=2, series=series)
+        images = photograph_all([_sample()], ranges, tmp_path, tag="t", key="", workers=1)
+        return [float(images.item(frame)["lens"][0]) for frame in range(2)]
+
+    assert told(0) == told(0)
+    assert len({*told(0), *told(1), *told(2)}) == 6
+
+
 def test_scenes_are_softened_before_the_lens_and_so_is_their_truth(tmp_path):
     ranges = LensRanges(draws=1, soften_px=1.0)
     images = photograph_all([_sample()], ranges, tmp_path, tag="t", key="", workers=1)
@@ -231,7 +241,8 @@ def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path, nam
         ({"px_per_dioptre": (9.0, 4.0)}, "px_per_dioptre: expected 0 < low"),
         ({"gaussian_share": (0.5, 1.5)}, "gaussian_share: expected 0 <= low"),
         ({"draws": -1}, "expected draws"),
-        ({"soften_px": -0.5}, "expected draws, curvature_dioptre and soften_px"),
+        ({"series": -1}, "and series from 0"),
+        ({"soften_px": -0.5}, "expected draws, curvature_dioptre, soften_px"),
         ({"flat_share": 1.5}, "flat_share: expected a share"),
     ],
 )

@@ -1,8 +1,8 @@
 """Pictures of the same scenes through many lenses, for a network that takes the lens as an input.
 
 Every frame of a set with sharp images and depth is photographed several times, each time through
-a lens of its own (:mod:`ddfd_training.lens_draws`). Frame and number of the draw decide the lens,
-so that a set is the same whenever it is rendered.
+a lens of its own (:mod:`ddfd_training.lens_draws`). Frame, number of the draw and series decide
+the lens, so that a set is the same whenever it is rendered.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _scene_job(
     sample = _prepared(dataset[index], ranges, np.random.default_rng([index]))
     images, lenses = [], []
     for draw in range(ranges.draws):
-        random = np.random.default_rng([index, draw])
+        random = np.random.default_rng([index, draw, ranges.series])
         camera = draw_camera(ranges, random)
         images.append(photograph(sample, camera, random))
         lenses.append(lens_vector(camera.told))

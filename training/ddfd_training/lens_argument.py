@@ -7,15 +7,12 @@ from pathlib import Path
 
 from ddfd_ros.core.lens_calibration import LensCalibration, LensCalibrationError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
-from ddfd_training.calibration.files import read_calibration
+from ddfd_training.calibration.files import CALIBRATION_SUFFIXES, read_calibration
 
 HELP = (
     f"preset ({', '.join(LENS_PRESETS)}), the .yaml of ddfd-calibrate, or four numbers in SI "
     "units, focal length,f-number,focus distance,pixel pitch: 0.015,2.8,8,5.6e-6"
 )
-
-SUFFIXES = (".yaml", ".yml")
-"""Of calibration files."""
 
 
 def parse_lens(text: str) -> LensConfig:
@@ -27,7 +24,7 @@ def parse_lens(text: str) -> LensConfig:
     """
     if text in LENS_PRESETS:
         return LENS_PRESETS[text]
-    if Path(text).suffix in SUFFIXES:
+    if Path(text).suffix in CALIBRATION_SUFFIXES:
         return _calibration(text).spread_lens
     try:
         focal_length_m, f_number, focus_distance_m, pixel_pitch_m = (
@@ -47,7 +44,7 @@ def parse_sharpness(text: str) -> float | LensCalibration:
     Raises:
         argparse.ArgumentTypeError: Neither.
     """
-    if Path(text).suffix in SUFFIXES:
+    if Path(text).suffix in CALIBRATION_SUFFIXES:
         return _calibration(text)
     try:
         width_px = float(text)

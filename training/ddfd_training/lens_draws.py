@@ -39,6 +39,7 @@ class LensRanges:
             pictures that are sharper than the other sources', so that blur means the same in all.
         flat_share: Of the sharp pictures that lose their fine texture first, since walls and
             floors without any are common.
+        series: Number of the series of draws: another number, other lenses for the same frames.
 
     Raises:
         ValueError: A range that is not one.
@@ -53,6 +54,7 @@ class LensRanges:
     jpeg_quality: tuple[float, float] = (70.0, 98.0)
     soften_px: float = 0.0
     flat_share: float = 0.0
+    series: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, naming the field."""
@@ -65,10 +67,10 @@ class LensRanges:
             raise ValueError(
                 f"lenses.gaussian_share: expected 0 <= low <= high <= 1, got {low, high}"
             )
-        if min(self.draws, self.curvature_dioptre, self.soften_px) < 0:
+        if min(self.draws, self.curvature_dioptre, self.soften_px, self.series) < 0:
             raise ValueError(
-                "lenses: expected draws, curvature_dioptre and soften_px from 0, got "
-                f"{self.draws}, {self.curvature_dioptre} and {self.soften_px}"
+                "lenses: expected draws, curvature_dioptre, soften_px and series from 0, got "
+                f"{self.draws}, {self.curvature_dioptre}, {self.soften_px} and {self.series}"
             )
         if not 0 <= self.flat_share <= 1:
             raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ddfd_ros.core.lens_calibration import LensCalibrationError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
-from ddfd_training.calibration.files import read_calibration
+from ddfd_training.calibration.files import CALIBRATION_SUFFIXES, read_calibration
 
 
 def build_record(kind: Any, value: Any, where: str = "") -> Any:
@@ -85,7 +85,7 @@ def _lens(text: str, where: str) -> LensConfig:
     """A preset by its name, or the lens of a calibration file."""
     if text in LENS_PRESETS:
         return LENS_PRESETS[text]
-    if Path(text).suffix not in (".yaml", ".yml"):
+    if Path(text).suffix not in CALIBRATION_SUFFIXES:
         known = ", ".join(LENS_PRESETS)
         raise ValueError(f"{where}: expected one of {known}, or a .yaml file, got {text!r}")
     try:

@@ -8,6 +8,8 @@ import yaml
 
 from ddfd_ros.core.lens_calibration import LensCalibration, LensCalibrationError
 
+CALIBRATION_SUFFIXES = (".yaml", ".yml")
+
 
 def read_calibration(path: Path) -> LensCalibration:
     """Read a calibration.
