@@ -31,7 +31,7 @@ ship ddfd-lite-dslr dfd_dslr
 
 # The earlier stages' logs are apart; the lens that the model is told about the DSLR set is measured from its training pairs.
 ddfd-train --config training/configs/ddfd-lite-any.yaml
-for part in ddfd-lite-any-start ddfd-lite-any-equal ddfd-lite-any; do
+for part in ddfd-lite-any-start ddfd-lite-any-equal ddfd-lite-any-both ddfd-lite-any; do
     python models/merge_logs.py "runs/$part" >"models/$part.log.csv"
 done
 pairs=$data/dfd_dslr
