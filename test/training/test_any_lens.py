@@ -242,7 +242,7 @@ def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path, nam
         ({"gaussian_share": (0.5, 1.5)}, "gaussian_share: expected 0 <= low"),
         ({"draws": -1}, "expected draws"),
         ({"series": -1}, "and series from 0"),
-        ({"soften_px": -0.5}, "expected draws, curvature_dioptre, soften_px"),
+        ({"soften_px": -0.5}, "expected draws, curvature_dioptre, soften_px and series"),
         ({"flat_share": 1.5}, "flat_share: expected a share"),
     ],
 )
