@@ -26,6 +26,7 @@ PASSED_ON = (
     "camera_info_topic",
     "model_path",
     "runtime",
+    "lens_calibration",
     "rviz",
     "rviz_frame",
     "foxglove",
@@ -68,6 +69,11 @@ def generate_launch_description() -> launch.LaunchDescription:
             "runtime", default_value="", description="Runtime; empty: the parameter file's"
         ),
         DeclareLaunchArgument(
+            "lens_calibration",
+            default_value="",
+            description="Calibration of the camera's lens; empty: the parameter file's",
+        ),
+        DeclareLaunchArgument(
             "rviz",
             default_value="false",
             choices=["true", "false"],
@@ -103,6 +109,13 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
             # What is played before the node listens would be lost.
             launch.EventHandler(matcher=_becomes_active, entities=[player], handle_once=True)
         ),
+        RegisterEventHandler(
+            # Nothing would ever be played; the node has said why.
+            launch.EventHandler(
+                matcher=_cannot_start,
+                entities=[EmitEvent(event=Shutdown(reason="the node could not be configured"))],
+            )
+        ),
         _node(value),
     ]
     if value("end") == "true":
@@ -115,6 +128,11 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
 
 def _becomes_active(event: launch.Event) -> bool:
     return isinstance(event, StateTransition) and event.goal_state == "active"
+
+
+def _cannot_start(event: launch.Event) -> bool:
+    transition = (getattr(event, "start_state", ""), getattr(event, "goal_state", ""))
+    return isinstance(event, StateTransition) and transition == ("configuring", "unconfigured")
 
 
 def _node(value: launch.SomeSubstitutionsType) -> IncludeLaunchDescription:

@@ -17,6 +17,7 @@ PASSED_ON = (
     "camera_info_topic",
     "params_file",
     "model_path",
+    "lens_calibration",
     "use_sim_time",
     "rviz",
     "rviz_frame",
@@ -66,6 +67,11 @@ def generate_launch_description() -> launch.LaunchDescription:
         ),
         DeclareLaunchArgument(
             "model_path", default_value="", description="Model file or name of a shipped model"
+        ),
+        DeclareLaunchArgument(
+            "lens_calibration",
+            default_value="",
+            description="Calibration of the camera's lens; empty: what params_file says",
         ),
         DeclareLaunchArgument(
             "use_sim_time",

@@ -27,6 +27,9 @@ OUTPUT_TOPICS = (
     "points",
 )
 
+FORWARDED = ("model_path", "runtime", "lens_calibration")
+"""Arguments that are the node's parameters of the same name, where they are given."""
+
 DRIVERS = {
     "v4l2": ("v4l2_camera", "v4l2_camera_node"),
     "usb_cam": ("usb_cam", "usb_cam_node_exe"),
@@ -61,6 +64,12 @@ def _arguments() -> list[launch.Action]:
         ),
         DeclareLaunchArgument(
             "runtime", default_value="", description="Runtime; empty: what params_file says"
+        ),
+        DeclareLaunchArgument(
+            "lens_calibration",
+            default_value="",
+            description="What ddfd-calibrate wrote of the camera's lens; empty: what params_file "
+            "says",
         ),
         DeclareLaunchArgument(
             "image_topic", default_value="image_raw", description="The camera's image topic"
@@ -140,7 +149,7 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
         "autostart": value("lifecycle") == "auto",
         "use_sim_time": sim_time,
     }
-    overrides |= {name: value(name) for name in ("model_path", "runtime") if value(name)}
+    overrides |= {name: value(name) for name in FORWARDED if value(name)}
     actions: list[launch.Action] = []
     for namespace in namespaces:
         node = LifecycleNode(

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import yaml
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -38,6 +39,7 @@ PASSED_ON = (
     "name",
     "params_file",
     "model_path",
+    "lens_calibration",
     "runtime",
     "image_topic",
     "camera_info_topic",
@@ -99,6 +101,11 @@ def _passed_on() -> list[launch.Action]:
         ),
         DeclareLaunchArgument(
             "model_path", default_value="", description="Model file or name of a shipped model"
+        ),
+        DeclareLaunchArgument(
+            "lens_calibration",
+            default_value="",
+            description="Calibration of the camera's lens; empty: what params_file says",
         ),
         DeclareLaunchArgument(
             "runtime", default_value="", description="Runtime; empty: what params_file says"
@@ -163,7 +170,10 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
     if value("record") == "true":
         topics = _recorded(
             value("namespace"),
-            (value("image_topic"), value("camera_info_topic")),
+            [
+                *_image_topics(value("image_topic"), Path(value("params_file"))),
+                value("camera_info_topic"),
+            ],
             value("outputs"),
             value("topics"),
         )
@@ -183,7 +193,25 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
     return actions
 
 
-def _recorded(namespaces: str, inputs: tuple[str, str], outputs: str, further: str) -> list[str]:
+def _image_topics(image_topic: str, params_file: Path) -> list[str]:
+    """The topics that the images come on, by the transport that the node's parameters name.
+
+    Where the file names both, for two nodes, both are recorded: rather too much than no input.
+    """
+    said = _said(yaml.safe_load(params_file.read_text(encoding="utf-8")), "image_transport")
+    suffix = {"raw": "", "compressed": "/compressed"}
+    return [image_topic + suffix.get(transport, "") for transport in sorted(said or {"raw"})]
+
+
+def _said(tree: object, name: str) -> set[str]:
+    """All values of a parameter in a file of parameters, whatever node they are for."""
+    if not isinstance(tree, dict):
+        return set()
+    here = {str(tree[name])} if name in tree else set()
+    return here.union(*(_said(value, name) for value in tree.values()))
+
+
+def _recorded(namespaces: str, inputs: list[str], outputs: str, further: str) -> list[str]:
     """The topics to record, by their full names.
 
     Raises:

@@ -15,12 +15,12 @@ from ddfd_ros.core.pipeline import Pipeline
 from ddfd_ros.core.point_cloud import Optics, Rays, make_points
 from ddfd_ros.core.preprocessing import Intrinsics
 from ddfd_ros.core.types import Estimate, Frame
-from ddfd_ros.core.view import View
 from ddfd_ros.inference import Backend
 from ddfd_ros.ros.lens import (
-    blank_depth,
+    calibration_problem,
     camera_lens,
     cloud_options,
+    guarded,
     judge_lens,
     thresholds,
     view_options,
@@ -65,6 +65,8 @@ class FrameAnswers:
         typestore: Any,
     ) -> None:
         self._pipeline = Pipeline(backend, thresholds(parameters), view_options(parameters))
+        if points:
+            cloud_options(parameters).check_heads(backend.contract.outputs)
         self._parameters, self._heads, self._points = parameters, heads, points
         self._namespace, self._infos, self._store = namespace, infos, typestore
         self._types = typestore.types
@@ -91,15 +93,20 @@ class FrameAnswers:
         stamp_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
         image = decode(message)
         size = image.shape[0], image.shape[1]
-        self._pipeline.view_options = view_options(parameters, size)
-        lens = camera_lens(parameters, size=size).lens()
-        frame = Frame(image, stamp_ns, header.frame_id, lens=lens)
-        estimate = self._pipeline.process(frame, self._computed())
-        view = self._pipeline.published_view(*size)
         info = self._infos.at(stamp_ns, parameters.camera_info_match == "stamp")
         camera, problem = correct_camera(info, *size)
         self._note(problem)
-        estimate = self._guarded(estimate, camera, size)
+        focal_px = 0.0 if camera is None else camera.k[0]
+        self._pipeline.view_options = view_options(parameters, size, focal_px)
+        contract = self._pipeline.backend.contract
+        seen = self._pipeline.view(*size)
+        verdict = judge_lens(contract, parameters, focal_px, seen)
+        self._note(verdict.problem)
+        self._note(calibration_problem(parameters))
+        lens = None if verdict.beyond else camera_lens(parameters, focal_px, size).lens()
+        frame = Frame(image, stamp_ns, header.frame_id, lens=lens)
+        estimate = guarded(self._pipeline.process(frame, self._computed()), verdict, parameters)
+        view = self._pipeline.published_view(*size)
         if view is not None:
             camera = None if camera is None else view.network_camera(camera)
             size = view.height, view.width
@@ -109,8 +116,9 @@ class FrameAnswers:
             yield self._name(info_topic), info_bytes
             yield self._name(image_topic), self._image(header, head, getattr(estimate, head))
         if self._points and camera is not None and estimate.depth_m is not None:
-            seen = image if view is None else view.to_network(image)
-            cloud = self._cloud(header, info, camera, estimate, estimate.depth_m, seen)
+            colours = image if view is None else view.to_network(image)
+            scales = seen.scales if view is None else (1.0, 1.0)
+            cloud = self._cloud(header, info, camera, estimate, estimate.depth_m, colours, scales)
             yield self._name(CLOUD), cloud
 
     def _computed(self) -> set[str]:
@@ -122,18 +130,6 @@ class FrameAnswers:
             if self._parameters.cloud_color == "all_in_focus":
                 heads.add("sharp_rgb")
         return heads.intersection(self._pipeline.backend.contract.outputs)
-
-    def _guarded(
-        self, estimate: Estimate, camera: Intrinsics | None, size: tuple[int, int]
-    ) -> Estimate:
-        """Compare the lens with the model's; blank the depth where that is asked for."""
-        view: View = self._pipeline.view(*size)
-        focal_px = 0.0 if camera is None else camera.k[0]
-        contract = self._pipeline.backend.contract
-        verdict = judge_lens(contract, self._parameters, focal_px, view)
-        self._note(verdict.problem)
-        blank = bool(verdict.problem) and self._parameters.lens_guard == "blank"
-        return blank_depth(estimate) if blank else estimate
 
     def _note(self, problem: str) -> None:
         if problem:
@@ -192,6 +188,7 @@ class FrameAnswers:
         estimate: Estimate,
         depth_m: np.ndarray,
         seen: np.ndarray,
+        scales: tuple[float, float],
     ) -> bytes:
         parameters = self._parameters
         optics = Optics(
@@ -205,6 +202,7 @@ class FrameAnswers:
             sigma_m=estimate.sigma_m,
             rgb=colours.get(parameters.cloud_color),
             rays=self._rays,
+            scales=scales,
         )
         height, width = points.shape if points.ndim == 2 else (1, points.shape[0])
         step = points.dtype.itemsize

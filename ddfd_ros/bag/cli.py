@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from ddfd_ros.bag.writing import STORAGES
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.ros.parameters import NodeParameters
 
+_REASONS = 8  # as many are printed
 _HEADS = {"depth": "depth_m", "sharp": "sharp_rgb", "sigma": "sigma_m", "defocus": "defocus_px"}
 
 
@@ -73,7 +75,7 @@ def read_parameters(model: str, file: Path | None, settings: Sequence[str]) -> N
         key, equals, text = setting.partition("=")
         if not equals:
             raise BagError(f"parameter: expected key=value, got {setting!r}")
-        values[key] = yaml.safe_load(text)
+        values[key] = _yaml(text, f"parameter {key}")
     if model:
         values["model_path"] = model
     known = {item.name: item for item in fields(NodeParameters)}
@@ -89,7 +91,10 @@ def read_parameters(model: str, file: Path | None, settings: Sequence[str]) -> N
 
 
 def _from_file(file: Path) -> dict[str, Any]:
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        content = _yaml(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError as error:
+        raise BagError(f"{file}: expected YAML, got no text: {error}") from error
     found = [
         node["ros__parameters"]
         for node in (content.values() if isinstance(content, dict) else ())
@@ -102,6 +107,15 @@ def _from_file(file: Path) -> dict[str, Any]:
         )
     ours = {item.name for item in fields(NodeParameters)}
     return {name: value for name, value in found[0].items() if name in ours}
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BagError(
+            f"{what}: expected a value as in config/ddfd.yaml, got {text[:80]!r}: {error}"
+        ) from error
 
 
 def _with_progress(job: BagJob, parameters: NodeParameters, console: Console) -> BagResult:
@@ -122,18 +136,25 @@ def _with_progress(job: BagJob, parameters: NodeParameters, console: Console) ->
 
 def _print(result: BagResult, job: BagJob) -> None:
     totals = result.totals
-    table = Table(title=str(job.target), show_header=False)
-    table.add_row("image topic", result.camera.image)
-    table.add_row("camera_info", result.camera.info or "none recorded: answers are uncalibrated")
-    table.add_row("frames", str(totals.frames))
+    table = Table(title=escape(str(job.target)), show_header=False)
+
+    def row(name: str, text: str) -> None:
+        table.add_row(name, escape(text))  # a name with brackets is no style
+
+    row("image topic", result.camera.image)
+    row("camera_info", result.camera.info or "none recorded: answers are uncalibrated")
+    row("frames", str(totals.frames))
     if result.resumed_frames:
-        table.add_row("of them by an earlier run", str(result.resumed_frames))
-    table.add_row("answered", str(totals.answered))
-    for reason, number in sorted(totals.failed.items()):
-        table.add_row("not answered", f"{number}: {reason}")
+        row("of them by an earlier run", str(result.resumed_frames))
+    row("answered", str(totals.answered))
+    failed = sorted(totals.failed.items(), key=lambda item: (-item[1], item[0]))
+    for reason, number in failed[:_REASONS]:
+        row("not answered", f"{number}: {reason}")
+    if rest := sum(number for _, number in failed[_REASONS:]):
+        row("not answered", f"{rest}: for {len(failed) - _REASONS} other reasons")
     for problem, number in sorted(result.problems.items()):
-        table.add_row("note", f"{number} frames: {problem}")
-    table.add_row("topics", "\n".join(result.topics))
+        row("note", f"{number} times: {problem}")
+    row("topics", "\n".join(result.topics))
     Console().print(table)
 
 
@@ -167,7 +188,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--part-frames", type=_positive, default=100, help="frames per file (default: 100)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output bag")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the output bag when the new one is whole"
+    )
     return parser
 
 

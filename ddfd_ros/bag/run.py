@@ -7,15 +7,14 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ddfd_ros.bag.answers import CLOUD, TOPICS, FrameAnswers
 from ddfd_ros.bag.errors import BagError
-from ddfd_ros.bag.source import BagSource, Camera
-from ddfd_ros.bag.writing import PartedBag, Put, Topic, Totals
-from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.bag.source import IMAGE_TYPES, BagSource, Camera
+from ddfd_ros.bag.writing import PartedBag, Put, Topic, Totals, check_apart
 from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference import Backend, open_backend
 from ddfd_ros.inference.base import BackendOptions
@@ -65,7 +64,8 @@ class BagResult:
         resumed_frames: Frames that an earlier run had answered.
         camera: The topics that were answered.
         topics: The topics written.
-        problems: What was wrong with camera_info or lens, with the number of frames of this run.
+        problems: What was wrong, but did not keep a frame from being answered, and how often in
+            this run.
     """
 
     totals: Totals
@@ -88,6 +88,7 @@ def convert(
     Raises:
         DdfdError: The bag or the model cannot be used.
     """
+    check_apart(job.source, job.target)
     model = resolve_model(parameters.model_path)
     with BagSource(job.source) as source:
         camera = source.camera(job.image_topic, job.info_topic)
@@ -126,13 +127,19 @@ class _Conversion:
         backend: Backend,
     ) -> None:
         self._job, self._source, self._camera = job, source, camera
+        self._parameters = parameters
+        self._problems: dict[str, int] = {}
+        namespace = job.namespace.strip("/")
+        infos = source.camera_infos(camera.info)
+        if infos.damaged:
+            self._problems[f"damaged messages on {camera.info} were passed over"] = infos.damaged
         self._answers = FrameAnswers(
             backend,
             parameters,
             _heads(job, backend.contract.outputs),
             job.points,
-            job.namespace.rstrip("/"),
-            source.camera_infos(camera.info),
+            f"/{namespace}" if namespace else "",
+            infos,
             source.typestore,
         )
         self._copied = self._copied_topics()
@@ -147,29 +154,28 @@ class _Conversion:
 
     def run(self, progress: Callable[[int, int], None]) -> BagResult:
         job, frames = self._job, self._camera.frames
-        bag = PartedBag(
-            job.target,
-            self._topics,
-            self._source.typestore,
-            job.storage,
-            self._run,
-            job.overwrite,
-        )
-        done = bag.done
-        resumed = min(done * job.part_frames, frames)
-        progress(resumed, frames)
-        for number, messages in self._parts():
-            if number < done:
-                for _ in messages:
-                    pass
-                continue
-            fill = functools.partial(
-                self._fill, messages, number * job.part_frames, progress=progress
-            )
-            bag.write(number, fill)
-        totals = bag.finish()
+        store = self._source.typestore
+        with PartedBag(
+            job.target, self._topics, store, job.storage, self._run, job.overwrite
+        ) as bag:
+            done = bag.done
+            resumed = min(done * job.part_frames, frames)
+            progress(resumed, frames)
+            for number, messages in self._parts():
+                if number < done:
+                    for _ in messages:
+                        pass
+                    continue
+                fill = functools.partial(
+                    self._fill, messages, number * job.part_frames, progress=progress
+                )
+                bag.write(number, fill)
+            totals = bag.finish()
+        if (missing := frames - totals.frames) > 0:
+            totals.failed["metadata.yaml promises them, the files do not hold them"] = missing
         names = tuple(topic.name for topic in self._topics)
-        return BagResult(totals, resumed, self._camera, names, self._answers.problems)
+        problems = self._problems | self._answers.problems
+        return BagResult(totals, resumed, self._camera, names, problems)
 
     def _parts(self) -> Iterator[tuple[int, Iterator[tuple[Any, int, bytes]]]]:
         """The bag's messages in parts, each beginning with one of its frames (but the first)."""
@@ -179,11 +185,14 @@ class _Conversion:
 
         def part_of(item: tuple[Any, int, bytes]) -> int:
             nonlocal number
-            if item[0].topic == self._camera.image:
+            if self._is_frame(item[0]):
                 number = next(seen) // self._job.part_frames
             return number
 
         yield from itertools.groupby(self._source.messages(topics), key=part_of)
+
+    def _is_frame(self, connection: Any) -> bool:
+        return connection.topic == self._camera.image and connection.msgtype in IMAGE_TYPES
 
     def _fill(
         self,
@@ -197,13 +206,15 @@ class _Conversion:
         for connection, time_ns, raw in messages:
             if connection.topic in copied:
                 put(connection.topic, time_ns, raw)
-            if connection.topic != self._camera.image:
+            if not self._is_frame(connection):
                 continue
             totals.frames += 1
             try:
                 message = self._source.deserialize(raw, connection.msgtype)
                 answer = list(self._answers.answer(message))
-            except DdfdError as error:
+            except OSError:  # this machine's fault, not the message's
+                raise
+            except Exception as error:  # whatever a damaged message makes the decoders raise
                 failed[f"{type(error).__name__}: {error}"] += 1
             else:
                 totals.answered += 1
@@ -211,6 +222,11 @@ class _Conversion:
                     put(topic, time_ns, content)
             progress(first + totals.frames, self._camera.frames)
         totals.failed = dict(failed)
+        if _digest(self._parameters.lens_calibration) != self._run["lens_calibration"]:
+            raise BagError(
+                f"{self._parameters.lens_calibration}: expected the calibration to stay as it is, "
+                "got another one during the run; begin anew with --overwrite"
+            )
         return totals
 
     def _copied_topics(self) -> list[Topic]:
@@ -219,12 +235,23 @@ class _Conversion:
             "camera": {self._camera.image, self._camera.info} - {""},
             "all": {one.topic for one in self._source.connections},
         }[self._job.copy]
-        found = {}
+        found: dict[str, Topic] = {}
         for one in self._source.connections:
-            if one.topic in names:
-                found[one.topic] = Topic(
-                    one.topic, one.msgtype, one.msgdef.data or "", one.digest or ""
+            if one.topic not in names:
+                continue
+            if (definition := self._source.definition(one)) is None:
+                reason = f"{one.topic}: not copied, the bag does not define {one.msgtype}"
+                self._problems[reason] = one.msgcount
+                continue
+            before = found.get(one.topic, Topic(one.topic, one.msgtype, *definition))
+            if before.msgtype != one.msgtype:
+                raise BagError(
+                    f"{self._source.path}: expected one type on {one.topic}, got "
+                    f"{before.msgtype} and {one.msgtype}; copy fewer topics"
                 )
+            # Several publishers, each with its own quality of service.
+            more = [qos for qos in one.ext.offered_qos_profiles if qos not in before.qos]
+            found[one.topic] = replace(before, qos=(*before.qos, *more))
         return [found[name] for name in sorted(found)]
 
 
@@ -248,17 +275,26 @@ def _description(
     source: BagSource,
 ) -> dict[str, Any]:
     """Everything that the written bytes depend on."""
-    deblur = parameters.deblur_model_path
-    digest = hashlib.sha256(resolve_model(deblur).read_bytes()).hexdigest() if deblur else ""
     kept = {name: getattr(job, name) for name in ("heads", "points", "namespace", "copy")}
+    models = (parameters.model_path, parameters.deblur_model_path)
+    # The files, not the weights alone: one network's weights make several graphs.
+    model, deblur = (_digest(str(resolve_model(name))) if name else "" for name in models)
     return {
         "input": {
             "topics": {one.topic: one.msgcount for one in source.connections},
             "camera": asdict(camera),
+            "files": source.digest(),
         },
         "job": kept | {"storage": job.storage, "part_frames": job.part_frames},
         "parameters": asdict(parameters),
-        "model": backend.contract.weights_sha256,
-        "deblur_model": digest,
+        "model": model,
+        "deblur_model": deblur,
+        "lens_calibration": _digest(parameters.lens_calibration),
         "runtime": f"{backend.runtime}, {backend.device}",
     }
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a file; empty where there is none."""
+    file = Path(path).expanduser()
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rosbags.highlevel import AnyReader
-from rosbags.highlevel.anyreader import AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from ddfd_ros.bag.errors import BagError
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+_STORED = (".mcap", ".db3", ".zstd")
+_SAMPLES, _SAMPLE_BYTES = 256, 1 << 16
 _NOT_COLOUR = ("depth", "disparity", "mask", "sigma", "uncertainty", "confidence", "defocus")
 
 
@@ -30,11 +32,15 @@ class Camera:
 
 
 class CameraInfos:
-    """All camera_info messages of a topic, found by stamp; equal ones are kept once."""
+    """All camera_info messages of a topic, found by stamp; equal ones are kept once.
+
+    ``damaged``: how many could not be read.
+    """
 
     def __init__(self) -> None:
         self._stamps: list[int] = []
         self._infos: list[Any] = []
+        self.damaged = 0
 
     def add(self, stamp_ns: int, info: Any) -> None:
         """Remember one; in the order of recording."""
@@ -56,7 +62,8 @@ class BagSource:
     """An open bag, mcap or sqlite3.
 
     Args:
-        path: Folder with ``metadata.yaml``, or one ``.mcap`` or ``.db3`` file.
+        path: Folder, or one ``.mcap`` or ``.db3`` file. Without ``metadata.yaml``, as after a
+            power cut, a folder's files are taken together.
 
     Raises:
         BagError: It cannot be read.
@@ -64,20 +71,29 @@ class BagSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._files = _stored(path)
+        for file in self._files:
+            _refuse_open_recording(file)
         try:
-            self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+            # A folder that is named .bag is taken for a bag of ROS 1.
+            indexed = (path / "metadata.yaml").is_file() and path.suffix != ".bag"
+            opened = [path] if indexed or not self._files else self._files
+            self._reader = AnyReader(opened, default_typestore=get_typestore(Stores.ROS2_JAZZY))
             self._reader.open()
-        except (AnyReaderError, OSError, ValueError, KeyError) as error:
+        except Exception as error:  # a damaged file may raise anything
             raise BagError(
                 f"{path}: expected a ROS 2 bag (a folder with metadata.yaml, or one .mcap or .db3 "
-                f"file), got one that cannot be read: {error}; try `ros2 bag reindex` on it"
+                f"file), got one that cannot be read: {error}; try `ros2 bag reindex` on it, or "
+                "`mcap recover` on the last file of a recording that was cut short"
             ) from error
         if not self._reader.is2:
             self._reader.close()
             raise BagError(
                 f"{path}: expected a ROS 2 bag, got one of ROS 1; convert it: rosbags-convert"
             )
-        self.connections = sorted(self._reader.connections, key=lambda one: (one.topic, one.id))
+        self.connections: list[Any] = sorted(
+            self._reader.connections, key=lambda one: (one.topic, one.id)
+        )
         # A bag knows its own types only; the answers have others.
         self.typestore = get_typestore(Stores.ROS2_JAZZY)
 
@@ -103,7 +119,9 @@ class BagSource:
                 images[one.topic] = images.get(one.topic, 0) + one.msgcount
         infos = {one.topic for one in self.connections if one.msgtype == INFO_TYPE}
         if (image and image not in images) or not images:
-            listed = sorted({f"{one.topic} ({one.msgtype})" for one in self.connections})
+            listed = sorted(
+                {f"{one.topic} ({one.msgcount} {one.msgtype})" for one in self.connections}
+            )
             raise BagError(
                 f"{self.path}: expected images on {image or 'some topic'}, got the topics "
                 f"{', '.join(listed) or 'none'}; name one with Image or CompressedImage messages"
@@ -121,25 +139,83 @@ class BagSource:
         """Every camera_info of ``topic``."""
         result = CameraInfos()
         known: dict[bytes, Any] = {}
-        wanted = [one for one in self.connections if topic and one.topic == topic]
-        if not wanted:  # no connections would mean all of them
-            return result
-        for connection, _, raw in self._reader.messages(connections=wanted):
-            stamp_ns = _stamp_ns(bytes(raw[:12]))
-            content = bytes(raw[12:])
-            if content not in known:
-                known[content] = self._reader.deserialize(raw, connection.msgtype)
-            result.add(stamp_ns, known[content])
+        for connection, _, raw in self.messages({topic}):
+            try:
+                stamp_ns = _stamp_ns(bytes(raw[:12]))
+                content = bytes(raw[12:])
+                if content not in known:
+                    known[content] = self.deserialize(raw, connection.msgtype)
+            except Exception:  # a damaged message may raise anything
+                result.damaged += 1
+            else:
+                result.add(stamp_ns, known[content])
         return result
 
     def messages(self, topics: set[str]) -> Iterator[tuple[Any, int, bytes]]:
-        """Connection, time of recording and bytes of each message on ``topics``, in order."""
+        """Connection, time of recording and bytes of each message on ``topics``, in order.
+
+        Raises:
+            BagError: The recording cannot be read any further.
+        """
         wanted = [one for one in self.connections if one.topic in topics]
-        yield from self._reader.messages(connections=wanted)
+        if not wanted:  # no connections would mean all of them
+            return
+        try:
+            yield from self._reader.messages(connections=wanted)
+        except Exception as error:  # of the reader alone; it may raise anything
+            raise BagError(
+                f"{self.path}: expected messages, got a damaged recording: {error}; try "
+                "`mcap recover`, or `ros2 bag convert` into a new bag"
+            ) from error
 
     def deserialize(self, raw: bytes, msgtype: str) -> Any:
-        """The message in ``raw``."""
-        return self._reader.deserialize(raw, msgtype)
+        """The message in ``raw``; whatever is raised, it is damaged."""
+        if msgtype in self._reader.typestore.fielddefs:
+            return self._reader.deserialize(raw, msgtype)
+        return self.typestore.deserialize_cdr(raw, msgtype)
+
+    def definition(self, connection: Any) -> tuple[str, str] | None:
+        """A type's definition and hash, empty for one that is everywhere the same; None: unknown.
+
+        Recordings before ROS 2 Iron, and single mcap files, bring no hashes.
+        """
+        text, digest = connection.msgdef.data, connection.digest
+        if text:
+            return text, digest or str(self._reader.typestore.hash_rihs01(connection.msgtype))
+        return ("", "") if connection.msgtype in self.typestore.fielddefs else None
+
+    def digest(self) -> str:
+        """SHA-256 of the files' sizes and of samples of them; a small file's of all of it.
+
+        A recording may be too large to be read twice.
+        """
+        result = hashlib.sha256()
+        for path in self._files:
+            size = path.stat().st_size
+            result.update(size.to_bytes(8, "big"))
+            with path.open("rb") as file:
+                for number in range(_SAMPLES):
+                    file.seek(size * number // _SAMPLES)
+                    result.update(file.read(_SAMPLE_BYTES))
+        return result.hexdigest()
+
+
+def _stored(path: Path) -> list[Path]:
+    """The files of a bag that hold messages, in the order of their numbers."""
+    if not path.is_dir():
+        return [path]
+    found = [one for one in path.iterdir() if one.suffix in _STORED]
+    return sorted(found, key=lambda one: (len(one.name), one.name))
+
+
+def _refuse_open_recording(file: Path) -> None:
+    """Refuse a database of which a part still lies in its write-ahead log, which is not read."""
+    log = file.with_name(file.name + "-wal")
+    if file.suffix == ".db3" and log.is_file() and log.stat().st_size:
+        raise BagError(
+            f"{file}: expected a recording that was closed, got one with messages in {log.name}; "
+            f"put them in their place: sqlite3 {file.name} 'PRAGMA wal_checkpoint(TRUNCATE)'"
+        )
 
 
 def _stamp_ns(raw: bytes) -> int:

@@ -10,8 +10,10 @@ from typing import Any
 
 from ddfd_ros.core.preprocessing import Intrinsics, crop_intrinsics, scale_intrinsics
 
+FISHEYE_MODELS = ("equidistant", "fisheye")
+"""ROS and OpenCV name the same model differently."""
+
 _SAME_ASPECT = 0.01
-_FISHEYE_MODELS = ("equidistant", "fisheye")
 _PINHOLE_LENGTHS, _FISHEYE_LENGTHS = (4, 5, 8, 12, 14), (4,)
 
 
@@ -71,7 +73,7 @@ def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsic
 
 def _distortion_problem(info: Any) -> str:
     """What is wrong with D: as many numbers as one of OpenCV's models has, or nothing but 0."""
-    fisheye = info.distortion_model in _FISHEYE_MODELS
+    fisheye = info.distortion_model in FISHEYE_MODELS
     lengths = _FISHEYE_LENGTHS if fisheye else _PINHOLE_LENGTHS
     if len(info.d) in lengths or not any(info.d):
         return ""

@@ -1,4 +1,11 @@
-"""JPEG and PNG in ``sensor_msgs/CompressedImage``, through OpenCV, imported when first needed."""
+"""JPEG and PNG in ``sensor_msgs/CompressedImage``, through OpenCV, imported when first needed.
+
+``image_transport`` writes into ``format`` the image's encoding and that of the file's pixels:
+``rgb8; jpeg compressed bgr8``. Others write only ``jpeg`` or ``png``. A Bayer image may lie in the
+file in three ways: as the mosaic (nothing behind ``compressed``, or the mosaic's name), as a
+picture in colour (``bgr8``), or, from JPEG publishers since ROS 2 Humble, in grey (``mono8``),
+which has lost its colours.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ddfd_ros.core.encodings import load_opencv
+from ddfd_ros.core.encodings import ENCODINGS, Encoding, load_opencv
 from ddfd_ros.core.errors import ImageFormatError
 
 _JPEG_BEGIN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -27,10 +34,11 @@ def decode_compressed(msg: Any) -> np.ndarray:
     """The picture in a ``CompressedImage`` message, uint8 ``[H, W, 3]`` RGB.
 
     An orientation noted in the file is ignored: the camera's calibration belongs to the pixels as
-    they were read out.
+    they were read out. A Bayer mosaic becomes colours as in an ``Image``.
 
     Raises:
-        ImageFormatError: No complete JPEG or PNG picture, or a compressed depth image.
+        ImageFormatError: No complete JPEG or PNG picture, a compressed depth image, or a Bayer
+            image of which ``format`` does not tell how it lies in the file.
     """
     what = f"compressed image (format {msg.format!r})"
     if "compresseddepth" in msg.format.lower():
@@ -56,17 +64,10 @@ def decode_compressed(msg: Any) -> np.ndarray:
             f"{what}: expected at most {MAX_PIXELS} pixels, got a header that promises "
             f"{size[0]}x{size[1]} in {len(data)} bytes; the data is damaged"
         )
+    if "bayer" in msg.format.lower():
+        return _from_bayer(data, msg.format, what)
     cv2 = load_opencv(what)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ImageFormatError(f"{what}: expected a picture, got {error}") from error
-    if bgr is None:
-        raise ImageFormatError(
-            f"{what}: expected a picture, got {len(data)} bytes that OpenCV cannot decode; the "
-            "data is damaged"
-        )
+    bgr = _pixels(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, what)
     rgb: np.ndarray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     return rgb
 
@@ -94,6 +95,55 @@ def encode_compressed(rgb: np.ndarray, kind: str = "jpeg", quality: int = 90) ->
     if not done:
         raise ImageFormatError(f"compressing: expected a {kind} file, got none from OpenCV")
     return bytes(content)
+
+
+def _from_bayer(data: bytes, format_text: str, what: str) -> np.ndarray:
+    """The picture in a file that was made of a Bayer image, RGB."""
+    cv2 = load_opencv(what)
+    pixels = _pixels(data, cv2.IMREAD_UNCHANGED, what)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    recorded, _, rest = format_text.partition(";")
+    inside = rest.partition("compressed")[2].strip()
+    if pixels.ndim == 3:
+        code = "COLOR_BGR2RGB" if pixels.shape[2] == 3 else "COLOR_BGRA2RGB"
+        rgb: np.ndarray = cv2.cvtColor(pixels, getattr(cv2, code))
+        return rgb
+    if inside.startswith("mono"):
+        return ENCODINGS["mono8"].to_rgb(pixels[..., None])
+    mosaic = _mosaic(inside or recorded.strip(), what)
+    if min(pixels.shape) < mosaic.min_side:
+        raise ImageFormatError(
+            f"{what}: expected width and height of at least {mosaic.min_side}, got "
+            f"{pixels.shape[1]}x{pixels.shape[0]}; the camera driver sent an empty image"
+        )
+    return mosaic.to_rgb(pixels[..., None])
+
+
+def _mosaic(name: str, what: str) -> Encoding:
+    """The mosaic of this name."""
+    if name not in ENCODINGS or not name.startswith("bayer_"):
+        known = ", ".join(sorted(one for one in ENCODINGS if one.startswith("bayer_")))
+        raise ImageFormatError(
+            f"{what}: expected one of {known}, got {name!r} for a file with one channel, so its "
+            "colours cannot be known; subscribe to the camera's raw image, or let it send rgb8"
+        )
+    return ENCODINGS[name]
+
+
+def _pixels(data: bytes, flags: int, what: str) -> np.ndarray:
+    """The values in a file as OpenCV decodes them."""
+    cv2 = load_opencv(what)
+    try:
+        pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageFormatError(f"{what}: expected a picture, got {error}") from error
+    if pixels is None:
+        raise ImageFormatError(
+            f"{what}: expected a picture, got {len(data)} bytes that OpenCV cannot decode; the "
+            "data is damaged"
+        )
+    return pixels
 
 
 def _declared_size(data: bytes) -> tuple[int, int] | None:

@@ -119,7 +119,7 @@ class LensCalibration:
             )
         known = {item.name for item in fields(cls)}
         arguments = {name: value for name, value in values.items() if name != KEY}
-        unknown = sorted(set(arguments) - known)
+        unknown = sorted(str(name) for name in set(arguments) - known)
         missing = sorted({"lens", "width", "height"} - set(arguments))
         if unknown or missing:
             raise LensCalibrationError(
@@ -129,18 +129,35 @@ class LensCalibration:
         try:
             lens = LensConfig(**{name: float(v) for name, v in dict(arguments["lens"]).items()})
             result = cls(**{**arguments, "lens": lens})
-        except (TypeError, ValueError) as error:
+            result._check(where)
+            _ = result.spread_lens  # what node and trainer calculate with has to exist
+        except (TypeError, ValueError, OverflowError) as error:
             raise LensCalibrationError(f"{where}: {error}") from error
-        result._check(where)
         return result
 
     def _check(self, where: str) -> None:
-        numbers = (self.sigma_per_diameter, self.gaussian_sigma_per_diameter, self.sigma_0_px)
-        whole = all(isinstance(side, int) and side > 0 for side in (self.width, self.height))
-        shares = isinstance(self.gaussian_share, (int, float)) and 0 <= self.gaussian_share <= 1
-        finite = all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)
-        if not (whole and shares and finite and isinstance(self.details, dict)):
-            raise LensCalibrationError(
-                f"{where}: expected a size in whole pixels, finite spreads and a share from 0 to "
-                "1, got another value; calibrate again"
-            )
+        sides = {name: getattr(self, name) for name in ("width", "height")}
+        checks = {
+            **{n: (type(v) is int and _number(v) > 0, "whole pixels") for n, v in sides.items()},
+            "pitch_known": (isinstance(self.pitch_known, bool), "true or false"),
+            "sigma_per_diameter": (_number(self.sigma_per_diameter) > 0, "a number above 0"),
+            "gaussian_share": (0 <= _number(self.gaussian_share) <= 1, "a share from 0 to 1"),
+            "gaussian_sigma_per_diameter": (
+                _number(self.gaussian_sigma_per_diameter) >= 0,
+                "a number from 0 on",
+            ),
+            "sigma_0_px": (_number(self.sigma_0_px) >= 0, "pixels from 0 on (0: not measured)"),
+            "details": (isinstance(self.details, dict), "names with values"),
+        }
+        for name, (fits, wanted) in checks.items():
+            if not fits:
+                raise LensCalibrationError(
+                    f"{where} {name}: expected {wanted}, got {getattr(self, name)!r}; calibrate "
+                    "again"
+                )
+
+
+def _number(value: Any) -> float:
+    """The value; NaN, for which no comparison holds, where it is no finite number."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if known and math.isfinite(value) else math.nan

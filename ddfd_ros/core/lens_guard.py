@@ -62,18 +62,22 @@ class LensVerdict:
     Attributes:
         checked: Names of what was compared.
         differences: In words, what differs beyond the tolerance.
+        beyond: Whether the model cannot answer for such a lens at all, so that nothing that it
+            measures may go out.
     """
 
     checked: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+    beyond: bool = False
 
     @property
     def problem(self) -> str:
         """One sentence with the remedy; empty when nothing differs."""
         if not self.differences:
             return ""
+        follows = "no depth is given" if self.beyond else "depth is wrong"
         return (
-            f"lens: {'; '.join(self.differences)}: depth is wrong; set the lens to what the model "
+            f"lens: {'; '.join(self.differences)}: {follows}; set the lens to what the model "
             "was trained for, or use a model trained for this lens"
         )
 
@@ -146,7 +150,7 @@ def check_range(lens_range: Mapping[str, tuple[float, float]], camera: CameraLen
         got = float(getattr(lens, name))
         if not low <= got <= high:
             differences.append(f"expected {name} from {low:g} to {high:g}, got {got:.3g}")
-    return LensVerdict(tuple(lens_range), tuple(differences))
+    return LensVerdict(tuple(lens_range), tuple(differences), beyond=bool(differences))
 
 
 def _same_focus(model: LensConfig, focus_distance_m: float, tolerance: float) -> bool:

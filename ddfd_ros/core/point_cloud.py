@@ -8,10 +8,12 @@ K and the distortion instead of P.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ddfd_ros.core.camera_model import FISHEYE_MODELS
 from ddfd_ros.core.encodings import load_opencv
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.preprocessing import Intrinsics
@@ -23,7 +25,8 @@ XYZ = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
 XYZRGB = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<f4")])
 """A point with colour, 16 bytes; ``rgb`` holds the bits 0x00RRGGBB, as PCL and RViz read it."""
 
-_FISHEYE = ("equidistant", "fisheye")
+_MOST_OFF_PX = 1.0
+"""A direction that does not lead back to its pixel by this much is none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class CloudOptions:
     Attributes:
         decimation: Every so many rows and columns there is one, in the middle of its block.
         organized: Whether the points keep the image's rows and columns, NaN where there is none.
-        max_edge: Largest jump of depth to a neighbouring pixel, as a share of the nearer depth.
+        max_edge: Largest jump of depth to a neighbouring pixel of the network, as a share of the
+            nearer depth.
         min_depth_m: Nearest depth in metres.
         max_depth_m: Farthest depth in metres.
         max_sigma_m: Largest standard deviation in metres.
@@ -45,6 +49,18 @@ class CloudOptions:
     min_depth_m: float = 0.0
     max_depth_m: float = math.inf
     max_sigma_m: float = math.inf
+
+    def check_heads(self, outputs: Sequence[str]) -> None:
+        """Refuse what a model with these heads cannot fulfil.
+
+        Raises:
+            ContractError: A largest deviation is set, and the model estimates none.
+        """
+        if math.isfinite(self.max_sigma_m) and "sigma_m" not in outputs:
+            raise ContractError(
+                f"cloud_max_sigma_m: expected no limit, got {self.max_sigma_m}: this model "
+                f"estimates no sigma_m (it has {list(outputs)}); use another model"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ class Rays:
         self._slopes: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
 
     def of(self, optics: Optics, decimation: int) -> tuple[np.ndarray, np.ndarray]:
-        """x/z and y/z of the samples, float32 ``[rows, columns]``."""
+        """x/z and y/z of the samples, float32 ``[rows, columns]``; NaN: no direction known."""
         if self._key != (optics, decimation):
             camera = optics.camera
             rows = np.arange(camera.height)[_samples(camera.height, decimation)]
@@ -90,6 +106,7 @@ def make_points(
     sigma_m: np.ndarray | None = None,
     rgb: np.ndarray | None = None,
     rays: Rays | None = None,
+    scales: tuple[float, float] = (1.0, 1.0),
 ) -> np.ndarray:
     """The points of a depth image in metres, in its optical frame.
 
@@ -97,15 +114,17 @@ def make_points(
         depth_m: float32 ``[H, W]`` in metres; what is not finite or not positive is no point.
         optics: Of this image, calibrated.
         options: Which pixels become points.
-        sigma_m: float32 ``[H, W]`` in metres; without it ``max_sigma_m`` filters nothing.
+        sigma_m: float32 ``[H, W]`` in metres; needed for ``max_sigma_m``.
         rgb: uint8 ``[H, W, 3]``: colours; None: points without.
         rays: Kept from frame to frame, to save what only depends on the camera.
+        scales: Pixels of the network per pixel of this image, along x and y (``View.scales``);
+            below 1 the network's values were repeated.
 
     Returns:
         ``XYZ`` or ``XYZRGB``, contiguous: ``[N]``, or ``[rows, columns]`` when organized.
 
     Raises:
-        ContractError: The depth's size is not the camera's.
+        ContractError: The depth's size is not the camera's, or ``sigma_m`` is needed and missing.
     """
     camera = optics.camera
     if depth_m.shape != (camera.height, camera.width):
@@ -113,6 +132,8 @@ def make_points(
             f"point cloud: expected depth of the camera's size {camera.width}x{camera.height}, "
             f"got {depth_m.shape[1]}x{depth_m.shape[0]}; use the camera_info of this image"
         )
+    if sigma_m is None:
+        options.check_heads(("depth_m",))
     slope_x, slope_y = (rays or Rays()).of(optics, options.decimation)
     grid = (
         _samples(camera.height, options.decimation),
@@ -123,7 +144,8 @@ def make_points(
         good = (z > 0) & (z < np.inf)
         good &= (z >= options.min_depth_m) & (z <= options.max_depth_m)
         if math.isfinite(options.max_edge):
-            good &= ~_jumps(depth_m, z, grid, options.max_edge)
+            good &= ~_jumps(depth_m, z, grid, options.max_edge, scales)
+    good &= np.isfinite(slope_x)
     if sigma_m is not None and math.isfinite(options.max_sigma_m):
         good &= sigma_m[grid] <= options.max_sigma_m
     colours = None if rgb is None else pack_rgb(rgb[grid])
@@ -152,19 +174,37 @@ def _samples(side: int, decimation: int) -> slice:
 
 
 def _jumps(
-    depth_m: np.ndarray, z: np.ndarray, grid: tuple[slice, slice], limit: float
+    depth_m: np.ndarray,
+    z: np.ndarray,
+    grid: tuple[slice, slice],
+    limit: float,
+    scales: tuple[float, float],
 ) -> np.ndarray:
-    """Where depth jumps from a sample to one of its four neighbours in the full image."""
-    rows, columns = grid
-    if not rows.start or not columns.start:  # some samples have no neighbour above or to the left
-        return edges(depth_m, limit)[grid]
+    """Where depth jumps from a sample to one of its four neighbours as the network saw them."""
+    (rows, columns), (scale_x, scale_y) = grid, scales
+    if rows.step == 1 and min(scales) >= 1:  # the quicker way
+        return edges(depth_m, limit)
+    height, width = depth_m.shape
     jumps = np.zeros(z.shape, bool)
-    for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        beside = depth_m[rows.start + down :: rows.step, columns.start + right :: columns.step]
-        beside = beside[: z.shape[0], : z.shape[1]]
-        part = (slice(beside.shape[0]), slice(beside.shape[1]))  # the last may have none either
-        jumps[part] |= np.abs(beside - z[part]) > np.float32(limit) * np.minimum(beside, z[part])
+    for step in (-1, 1):
+        above = _beside(height, rows, scale_y, step)
+        left = _beside(width, columns, scale_x, step)
+        for beside in (depth_m[above, columns], depth_m[rows, left]):
+            jumps |= np.abs(beside - z) > np.float32(limit) * np.minimum(beside, z)
     return jumps
+
+
+def _beside(side: int, samples: slice, scale: float, step: int) -> np.ndarray:
+    """The rows (or columns) a pixel of the network before or after the samples; at the rim they.
+
+    Where the network's pixels were repeated, the next pixel mostly holds the same value.
+    """
+    scale = min(scale, 1.0)
+    count = max(1, round(side * scale))
+    seen = ((np.arange(side)[samples] + 0.5) * scale).astype(int).clip(max=count - 1)
+    beside = (seen + step).clip(0, count - 1)
+    pixels: np.ndarray = ((beside + 0.5) / scale).astype(int).clip(max=side - 1)
+    return pixels
 
 
 def _slopes(
@@ -176,6 +216,8 @@ def _slopes(
         fx, cx, fy, cy = p[0], p[2], p[5], p[6]
     else:
         fx, cx, fy, cy = k[0], k[2], k[4], k[5]
+        if optics.model in FISHEYE_MODELS:  # without coefficients it is no pinhole either
+            return _fisheye(optics, rows, columns)
         if any(optics.distortion):
             return _undistorted(optics, rows, columns)
     shape = (len(rows), len(columns))
@@ -184,18 +226,43 @@ def _slopes(
     return np.ascontiguousarray(slope_x), np.ascontiguousarray(slope_y)
 
 
+def _fisheye(
+    optics: Optics, rows: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes of an equidistant lens; NaN from 90 degrees off the axis on.
+
+    The radius is r = a (1 + k1 a^2 + k2 a^4 + ...) of the angle a. It is inverted by a table up to
+    90 degrees or, where the polynomial turns back before, up to there.
+    """
+    k = optics.camera.k
+    angle = np.linspace(0.0, math.pi / 2, 20_001)[:-1]
+    k1, k2, k3, k4 = (*optics.distortion, 0.0, 0.0, 0.0, 0.0)[:4]
+    radius = angle * np.polyval((k4, k3, k2, k1, 1.0), angle**2)
+    falls = np.flatnonzero(np.diff(radius) <= 0)
+    end = falls[0] + 1 if falls.size else len(angle)
+    x, y = np.meshgrid((columns - k[2]) / k[0], (rows - k[5]) / k[4])
+    r = np.hypot(x, y)
+    tangent = np.tan(np.interp(r, radius[:end], angle[:end], right=np.nan))
+    factor = np.divide(tangent, r, out=np.ones_like(r), where=r > 0)
+    return (x * factor).astype(np.float32), (y * factor).astype(np.float32)
+
+
 def _undistorted(
     optics: Optics, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes of distorted pixels; OpenCV inverts the distortion iteratively, once per camera."""
+    """Slopes of distorted pixels; OpenCV inverts the distortion iteratively, once per camera.
+
+    Strong distortion has no inverse far from the axis, and the iteration ends anywhere: what does
+    not lead back to its pixel is NaN.
+    """
     cv2 = load_opencv("clouds of images with lens distortion")
     grid = np.stack(np.meshgrid(columns, rows), axis=-1).astype(np.float64).reshape(-1, 1, 2)
     k = np.array(optics.camera.k).reshape(3, 3)
     d = np.array(optics.distortion)
-    if optics.model in _FISHEYE:
-        slopes = cv2.fisheye.undistortPoints(grid, k, d[:4])
-    else:
-        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-9)
-        slopes = cv2.undistortPointsIter(grid, k, d, None, None, criteria)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-9)
+    slopes = cv2.undistortPointsIter(grid, k, d, None, None, criteria)
+    ahead = np.concatenate([slopes, np.ones_like(slopes[..., :1])], axis=-1)
+    back = cv2.projectPoints(ahead, np.zeros(3), np.zeros(3), k, d)[0]
+    slopes[~(np.linalg.norm(back - grid, axis=-1) <= _MOST_OFF_PX)] = np.nan
     slopes = slopes.reshape(len(rows), len(columns), 2).astype(np.float32)
     return np.ascontiguousarray(slopes[..., 0]), np.ascontiguousarray(slopes[..., 1])

@@ -12,7 +12,14 @@ from ddfd_ros.core.view import View, plan_view
 from ddfd_ros.ros.camera import CameraInfoCorrector, PublishedCamera
 from ddfd_ros.ros.camera_infos import CameraInfos, stamp_ns
 from ddfd_ros.ros.decoding import decode_message
-from ddfd_ros.ros.lens import blank_depth, camera_lens, judge_lens, view_options
+from ddfd_ros.ros.lens import (
+    calibration_problem,
+    camera_lens,
+    guarded,
+    judge_lens,
+    needs_camera_info,
+    view_options,
+)
 from ddfd_ros.ros.model import LoadedModel
 from ddfd_ros.ros.outputs import CLOUD, ZONES, Messages, Outputs
 from ddfd_ros.ros.parameters import NodeParameters
@@ -32,10 +39,17 @@ _NO_CLOUD = "points: expected a calibrated camera, got none, so no cloud is publ
 
 @dataclass(frozen=True)
 class Job:
-    """An image message and the monotonic time of its arrival in nanoseconds."""
+    """An image message.
+
+    Attributes:
+        message: As it came.
+        received_ns: Monotonic time of its arrival in nanoseconds.
+        activation: Number of the node's activation that it came in.
+    """
 
     message: Any
     received_ns: int
+    activation: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,8 @@ class Answers:
     Attributes:
         camera_infos: What the camera says about itself; filled by the executor's thread.
         camera_problem: What is wrong with it, in words; empty when nothing is.
-        lens_problem: How the camera's lens differs from the model's; empty when it does not.
+        lens_problem: How the camera's lens differs from the model's, or what is wrong with its
+            calibration; empty when nothing is.
     """
 
     def __init__(self, warn: Callable[[str], None], statistics: Statistics) -> None:
@@ -101,7 +116,10 @@ class Answers:
         height, width = image.shape[:2]
         size = (height, width)
         # Of these parameters, not of the pipeline's: they may change while the frame is computed.
-        options = view_options(parameters, size)
+        told = needs_camera_info(model.contract, parameters)
+        info = self._info(header, parameters) if told else None
+        focal_px = self._corrector.published(info, *size).focal_length_px if told else 0.0
+        options = view_options(parameters, size, focal_px)
         seen = plan_view(height, width, model.contract, options)
         view = seen if options.network_size else None
         wants_cloud = CLOUD in demand
@@ -109,21 +127,30 @@ class Answers:
             demand = demand.without(CLOUD)
         heads = demand.heads(outputs.heads, parameters)
         if not heads:
-            camera = self._camera(header, size, view, parameters, wants_cloud)
+            info = info if told else self._info(header, parameters)
+            camera = self._camera(info, size, view, wants_cloud)
             return Answer(self._products.infos(demand, camera, header), None, {})
-        lens = camera_lens(parameters, size=size).lens()
+        verdict = judge_lens(model.contract, parameters, focal_px, seen)
+        # Beyond what the model knows it answers for its own lens: the picture is still of use.
+        lens = None if verdict.beyond else camera_lens(parameters, focal_px, size).lens()
         frame = Frame(image, stamp_ns(header.stamp), header.frame_id, job.received_ns, lens)
         below_px = (parameters.dead_zone_px or DEAD_ZONE_PX) if ZONES in demand else 0.0
         estimate = model.pipeline.process(frame, heads, options, below_px)
         computed_ns = time.monotonic_ns()
-        # After the model: by now the camera_info of this very image has come.
-        camera = self._camera(header, size, view, parameters, wants_cloud)
-        estimate = self._guarded(estimate, camera, model, parameters, seen)
+        # After the model, if it needs none: by now the camera_info of this very image has come.
+        info = info if told else self._info(header, parameters)
+        camera = self._camera(info, size, view, wants_cloud)
+        if not verdict.beyond:
+            verdict = judge_lens(model.contract, parameters, camera.focal_length_px, seen)
+        self._say_lens(verdict.problem, calibration_problem(parameters))
+        estimate = guarded(estimate, verdict, parameters)
         if CLOUD in demand and parameters.cloud_color == "image" and view is not None:
             image = view.to_network(image)
+        scales = seen.scales if view is None else (1.0, 1.0)
+        result = FrameResult(estimate, image, camera, header, scales)
         # camera_info first: a consumer that pairs by stamp has it when the image arrives.
         messages = self._products.infos(demand, camera, header) | self._products.images(
-            demand, FrameResult(estimate, image, camera, header), model.contract, parameters
+            demand, result, model.contract, parameters
         )
         stages_ms = {
             "queue": (start_ns - job.received_ns) / 1e6,
@@ -137,24 +164,22 @@ class Answers:
         """Whether the newest camera_info is a calibration of such images."""
         return self._corrector.published(self.camera_infos.latest, *size, view).camera is not None
 
+    def _info(self, header: Any, parameters: NodeParameters) -> Any | None:
+        """The camera_info of an image; None when none has come."""
+        if parameters.camera_info_match == "stamp":
+            return self.camera_infos.at(stamp_ns(header.stamp))
+        return self.camera_infos.latest
+
     def _camera(
-        self,
-        header: Any,
-        size: tuple[int, int],
-        view: View | None,
-        parameters: NodeParameters,
-        wants_cloud: bool,
+        self, info: Any | None, size: tuple[int, int], view: View | None, wants_cloud: bool
     ) -> PublishedCamera:
         """The camera of the published pixels; says once what is wrong with it."""
-        by_stamp = parameters.camera_info_match == "stamp"
-        latest = self.camera_infos.latest
-        info = self.camera_infos.at(stamp_ns(header.stamp)) if by_stamp else latest
         published = self._corrector.published(info, *size, view)
         early = time.monotonic() - self._since < _CAMERA_INFO_GRACE_S
         if info is None and early:
             return published  # the driver may just not have sent it yet
         problem = published.problem
-        if info is None and latest is not None:
+        if info is None and self.camera_infos.latest is not None:
             problem = _NO_MATCH
         if problem and published.camera is None and wants_cloud:
             problem = _NO_CLOUD + problem
@@ -163,24 +188,9 @@ class Answers:
         self.camera_problem = problem
         return published
 
-    def _guarded(
-        self,
-        estimate: Estimate,
-        camera: PublishedCamera,
-        model: LoadedModel,
-        parameters: NodeParameters,
-        view: View,
-    ) -> Estimate:
-        """Compare the lens with the model's, and blank the depth if that is asked for."""
-        focal_length_px = 0.0
-        if camera.camera is not None:  # of the published pixels: brought back to the camera's
-            published = parameters.output_size == "network"
-            published_scale = view.scales[0] if published else 1.0
-            focal_length_px = camera.camera.k[0] / published_scale
-        verdict = judge_lens(model.contract, parameters, focal_length_px, view)
-        if verdict.problem and verdict.problem != self.lens_problem:
-            self._warn(verdict.problem)
-        self.lens_problem = verdict.problem
-        if verdict.problem and parameters.lens_guard == "blank":
-            return blank_depth(estimate)
-        return estimate
+    def _say_lens(self, *problems: str) -> None:
+        """Say once what is wrong with the lens."""
+        problem = "; ".join(filter(None, problems))
+        if problem and problem != self.lens_problem:
+            self._warn(problem)
+        self.lens_problem = problem

@@ -21,12 +21,14 @@ class PublishedCamera:
         problem: What is wrong with the camera_info, in words; empty when nothing is.
         source: The camera's own message; None when none has come.
         size: Height and width of the published image.
+        focal_length_px: K[0] of the camera's whole image; 0 when the camera is not calibrated.
     """
 
     camera: Intrinsics | None
     problem: str
     source: Any | None
     size: tuple[int, int]
+    focal_length_px: float = 0.0
 
     def message(self) -> CameraInfo:
         """A new ``CameraInfo`` without header; all numbers zero when not calibrated."""
@@ -61,10 +63,11 @@ class CameraInfoCorrector:
         if self._published is None or self._published.source is not info or asked != self._asked:
             camera, problem = correct_camera(info, height, width)
             size = (height, width)
+            focal_px = 0.0 if camera is None else camera.k[0]
             if view is not None:
                 size = (view.height, view.width)
                 camera = None if camera is None else view.network_camera(camera)
-            self._published = PublishedCamera(camera, problem, info, size)
+            self._published = PublishedCamera(camera, problem, info, size, focal_px)
             self._asked = asked
         return self._published
 

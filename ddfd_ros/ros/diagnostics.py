@@ -200,9 +200,15 @@ def _judge(status: NodeStatus, snapshot: Snapshot) -> tuple[bytes, str]:
     said = [text for text in (*_transport(snapshot), _flow(snapshot), *problems) if text]
     if said:
         return DiagnosticStatus.WARN, "; ".join(said)
-    if snapshot.rate_hz == 0.0:
-        return DiagnosticStatus.OK, "active, nobody listens"
-    return DiagnosticStatus.OK, f"active, {snapshot.rate_hz:.1f} Hz"
+    return DiagnosticStatus.OK, f"active, {_rate(snapshot)}"
+
+
+def _rate(snapshot: Snapshot) -> str:
+    """How often is answered, or why not at all."""
+    if snapshot.answering:
+        hz = snapshot.rate_hz
+        return (f"{hz:.1f} Hz" if hz >= 1 else f"{hz:.2g} Hz") if hz else "answering"
+    return "nobody listens" if "idle" in snapshot.recent_drops else "no frame answered lately"
 
 
 def _transport(snapshot: Snapshot) -> list[str]:
@@ -217,11 +223,10 @@ def _transport(snapshot: Snapshot) -> list[str]:
 
 def _flow(snapshot: Snapshot) -> str:
     """Why no frame comes in, or none goes out though somebody listens."""
-    if snapshot.input_hz == 0.0:
+    if not snapshot.arriving:
         return "no frames arrive on image_raw"
-    if snapshot.rate_hz == 0.0 and snapshot.dropped.get("stale", 0) > snapshot.dropped.get(
-        "idle", 0
-    ):
+    drops = snapshot.recent_drops
+    if not snapshot.answering and "stale" in drops and "idle" not in drops:
         return (
             "frames are older than max_age_s: synchronise the clocks, set use_sim_time for a bag, "
             "or raise max_age_s"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfd_ros.core.field_record import FieldRecord
+from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.ros.environment import end_with_parent, prepare_environment
 from ddfd_ros.ros.main import StopFlag
@@ -105,7 +106,8 @@ def _write(output: Path, content: dict[str, Any]) -> None:
     """Write the file so that it is always whole."""
     temporary = output.with_name(output.name + ".new")
     try:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(clean(content), indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
         temporary.replace(output)
     except OSError:
         temporary.unlink(missing_ok=True)

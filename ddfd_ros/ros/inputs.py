@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -15,6 +14,7 @@ from ddfd_ros.ros.events import (
     UnsupportedEventTypeError,
     report_incompatible_qos,
 )
+from ddfd_ros.ros.qos import OVERRIDES
 from ddfd_ros.ros.statistics import Statistics
 
 IMAGE_TOPIC = "image_raw"
@@ -42,17 +42,21 @@ class Inputs:
     ) -> None:
         self._node = node
         self._statistics = statistics
-        # camera_info is small, and looked up by stamp: none is to be missed.
-        self._subscriptions = [self._subscribe(CameraInfo, INFO_TOPIC, on_info, depth=16)]
+        self._subscriptions: list[Any] = []
         receive: Callable[..., None] = on_image
         if hasattr(Subscription, "CallbackType"):  # rclpy hands out message infos
             receive = self._noticing_gaps(on_image)
+        kind, topic = Image, IMAGE_TOPIC
         if transport == "compressed":
             # As image_transport does it: beside the image's topic, wherever that was remapped to.
-            topic = node.resolve_topic_name(IMAGE_TOPIC) + "/compressed"
-            self._subscriptions.append(self._subscribe(CompressedImage, topic, receive))
-        else:
-            self._subscriptions.append(self._subscribe(Image, IMAGE_TOPIC, receive))
+            kind, topic = CompressedImage, node.resolve_topic_name(IMAGE_TOPIC) + "/compressed"
+        try:
+            # camera_info is small, and looked up by stamp: none is to be missed.
+            self._subscribe(CameraInfo, INFO_TOPIC, on_info, depth=16)
+            self._subscribe(kind, topic, receive)
+        except BaseException:  # an override that is refused; the next try must find none left
+            self.destroy()
+            raise
 
     def destroy(self) -> None:
         """Leave the camera's topics."""
@@ -81,7 +85,7 @@ class Inputs:
 
     def _subscribe(
         self, kind: Any, topic: str, callback: Callable[..., None], depth: int = 1
-    ) -> Any:
+    ) -> None:
         incompatible = report_incompatible_qos(self._node, self._statistics, topic)
 
         def create(**events: Callable[[Any], None]) -> Any:
@@ -93,13 +97,14 @@ class Inputs:
                 event_callbacks=SubscriptionEventCallbacks(
                     incompatible_qos=incompatible, **events
                 ),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                qos_overriding_options=OVERRIDES,
             )
 
         def lost(event: Any) -> None:
             self._statistics.count_event("message_lost", event.total_count_change)
 
         try:
-            return create(message_lost=lost)
+            subscription = create(message_lost=lost)
         except UnsupportedEventTypeError:  # not every middleware reports losses
-            return create()
+            subscription = create()
+        self._subscriptions.append(subscription)

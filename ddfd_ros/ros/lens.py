@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ddfd_ros.core.blur_zones import takes_any_lens
+from ddfd_ros.core.blur_zones import UNKNOWN, takes_any_lens
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.lens_guard import (
     INFINITY_M,
@@ -22,22 +22,27 @@ from ddfd_ros.core.point_cloud import CloudOptions
 from ddfd_ros.core.trust import Thresholds
 from ddfd_ros.core.types import Estimate
 from ddfd_ros.core.view import View, ViewOptions
-from ddfd_ros.ros.lens_file import read_lens_file
+from ddfd_ros.ros.lens_file import lens_in_force
 from ddfd_ros.ros.parameters import NodeParameters
 
 
-def view_options(parameters: NodeParameters, size: tuple[int, int] | None = None) -> ViewOptions:
+def view_options(
+    parameters: NodeParameters,
+    size: tuple[int, int] | None = None,
+    focal_length_px: float = 0.0,
+) -> ViewOptions:
     """What the network is to see of the camera's image.
 
     Args:
         parameters: The node's parameters.
         size: Height and width of the camera's image, to which a calibration is scaled; None: that
             of the calibration.
+        focal_length_px: See ``camera_lens``.
 
     Raises:
         LensCalibrationError: The calibration is of images with another shape.
     """
-    camera = camera_lens(parameters, size=size)
+    camera = camera_lens(parameters, focal_length_px, size)
     lens = camera.lens()
     measured = _calibration(parameters)
     known = measured is None or measured.pitch_known
@@ -81,7 +86,22 @@ def cloud_options(parameters: NodeParameters) -> CloudOptions:
 
 
 def _calibration(parameters: NodeParameters) -> LensCalibration | None:
-    return read_lens_file(parameters.lens_calibration) if parameters.lens_calibration else None
+    return lens_in_force(parameters.lens_calibration)[0] if parameters.lens_calibration else None
+
+
+def calibration_problem(parameters: NodeParameters) -> str:
+    """Why the calibration in force is not what its file says now; empty when it is."""
+    return lens_in_force(parameters.lens_calibration)[1] if parameters.lens_calibration else ""
+
+
+def needs_camera_info(contract: ModelContract, parameters: NodeParameters) -> bool:
+    """Whether the lens that the model is told depends on K."""
+    return (
+        takes_any_lens(contract)
+        and not parameters.lens_calibration
+        and not parameters.camera_focal_length_mm
+        and parameters.camera_pixel_pitch_um > 0
+    )
 
 
 def camera_lens(
@@ -125,21 +145,43 @@ def judge_lens(
     focal_length_px: float,
     view: View,
 ) -> LensVerdict:
-    """Compare the camera, as the network sees it, with the lenses the model was trained for."""
-    if parameters.lens_guard == "off":
+    """Compare the camera, as the network sees it, with the lenses the model was trained for.
+
+    With the guard switched off there still is a verdict where the model cannot answer at all.
+    """
+    any_lens = takes_any_lens(contract)
+    if parameters.lens_guard == "off" and not any_lens:
         return LensVerdict()
     camera = camera_lens(parameters, focal_length_px, (view.input_height, view.input_width))
     seen = replace(camera, pixel_pitch_m=camera.pixel_pitch_m / view.scale)
-    if takes_any_lens(contract):
-        return check_range(contract.lens_range, seen)
+    if any_lens:
+        verdict = check_range(contract.lens_range, seen)
+        return verdict if verdict.beyond or parameters.lens_guard != "off" else LensVerdict()
     if parameters.lens_calibration:
         # Measured is how strongly the lens blurs, not what is engraved on it.
         return compare_strength(contract.lens, seen, parameters.lens_tolerance)
     return compare_lens(contract.lens, seen, parameters.lens_tolerance)
 
 
-def blank_depth(estimate: Estimate) -> Estimate:
-    """The estimate with every depth unknown; what else it holds stays."""
-    if estimate.depth_m is None:
-        return estimate
-    return replace(estimate, depth_m=np.full_like(estimate.depth_m, np.nan))
+def guarded(estimate: Estimate, verdict: LensVerdict, parameters: NodeParameters) -> Estimate:
+    """What of an estimate may go out: without depth, if that is asked for where the lens differs.
+
+    A lens beyond what the model knows leaves nothing that was measured, whatever is asked for.
+    """
+    if verdict.beyond:
+        return _blank(estimate, "depth_m", "sigma_m", "defocus_px")
+    if verdict.problem and parameters.lens_guard == "blank":
+        return _blank(estimate, "depth_m")
+    return estimate
+
+
+def _blank(estimate: Estimate, *heads: str) -> Estimate:
+    """The estimate with these heads unknown everywhere; so are the zones, which go with depth."""
+    blank = {
+        head: np.full_like(values, np.nan)
+        for head in heads
+        if (values := getattr(estimate, head)) is not None
+    }
+    if estimate.zones is not None:
+        blank["zones"] = np.full_like(estimate.zones, UNKNOWN)
+    return replace(estimate, **blank)

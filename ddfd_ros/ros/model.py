@@ -15,7 +15,7 @@ from ddfd_ros.inference.switching import SwitchingBackend
 from ddfd_ros.ros.engine_open import open_serving
 from ddfd_ros.ros.engine_plan import EnginePlan, check_calibration, plan_engine
 from ddfd_ros.ros.environment import resolve_model
-from ddfd_ros.ros.lens import thresholds
+from ddfd_ros.ros.lens import cloud_options, thresholds
 from ddfd_ros.ros.outputs import TOPICS
 from ddfd_ros.ros.parameters import NodeParameters
 
@@ -72,6 +72,7 @@ def load_model(parameters: NodeParameters, check: Callable[[], None]) -> LoadedM
     try:
         check()
         backend = _with_deblurring(backend, parameters)
+        cloud_options(parameters).check_heads(backend.contract.outputs)
         pipeline = Pipeline(backend, thresholds(parameters))
         self_test = _self_test(backend) if parameters.self_test else "switched off"
         check()
@@ -106,7 +107,10 @@ def _warm_up(backend: Backend, parameters: NodeParameters) -> float:
     height, width = parameters.warm_up_height, parameters.warm_up_width
     if not height or not width:
         return math.nan
-    outputs = backend.contract.outputs
+    contract = backend.contract  # larger images are cropped or scaled to a fixed size
+    height = min(height, contract.input_height or height)
+    width = min(width, contract.input_width or width)
+    outputs = contract.outputs
     if "depth_m" in outputs and len(outputs) > 1:
         backend.warm_up(height, width, ("depth_m",))
     return backend.warm_up(height, width, tuple(head for head in TOPICS if head in outputs))

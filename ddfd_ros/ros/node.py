@@ -188,6 +188,9 @@ class DdfdNode(LifecycleNode):
                 self._runner.update(parameters)
         except DdfdError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        except Exception as error:  # what is asked for from outside must not end the node
+            reason = f"{type(error).__name__}: {error}"
+            return SetParametersResult(successful=False, reason=reason)
         self._settings = parameters
         return SetParametersResult(successful=True)
 

@@ -9,11 +9,11 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from ddfd_ros.ros.events import PublisherEventCallbacks, report_incompatible_qos
 from ddfd_ros.ros.parameters import NodeParameters
+from ddfd_ros.ros.qos import OVERRIDES
 from ddfd_ros.ros.statistics import Statistics
 
 TOPICS: dict[str, tuple[str, str]] = {
@@ -113,20 +113,27 @@ class Outputs:
             kinds[ZONES] = Image
         if "sharp_rgb" in heads and compressed:
             kinds[COMPRESSED] = CompressedImage
-        self._publishers = {topic: self._advertise(kind, topic) for topic, kind in kinds.items()}
-        self._latency = self._advertise(DiagnosticArray, LATENCY_TOPIC)
+        self._made: list[Publisher] = []
+        try:
+            self._publishers = {name: self._advertise(kind, name) for name, kind in kinds.items()}
+            self._latency = self._advertise(DiagnosticArray, LATENCY_TOPIC)
+        except BaseException:  # an override that is refused; the next try must find none left
+            self.destroy()
+            raise
 
     def _advertise(self, kind: Any, topic: str) -> Publisher:
         if topic == COMPRESSED:  # beside the image's topic, wherever that was remapped to
             topic = self._node.resolve_topic_name(TOPICS["sharp_rgb"][0]) + "/compressed"
         incompatible = report_incompatible_qos(self._node, self._statistics, topic)
-        return self._node.create_publisher(
+        publisher = self._node.create_publisher(
             kind,
             topic,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE),
             event_callbacks=PublisherEventCallbacks(incompatible_qos=incompatible),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=OVERRIDES,
         )
+        self._made.append(publisher)
+        return publisher
 
     def demand(self) -> Demand:
         """What somebody listens to now."""
@@ -149,5 +156,6 @@ class Outputs:
 
     def destroy(self) -> None:
         """Withdraw all topics."""
-        for publisher in (*self._publishers.values(), self._latency):
+        for publisher in self._made:
             self._node.destroy_publisher(publisher)
+        self._made = []

@@ -9,7 +9,7 @@ from typing import Any
 from ddfd_ros.core.lens_calibration import LensCalibrationError
 from ddfd_ros.inference import RUNTIMES
 from ddfd_ros.ros.engine_parameters import EngineParameters
-from ddfd_ros.ros.lens_file import read_lens_file
+from ddfd_ros.ros.lens_file import lens_in_force, read_lens_file
 from ddfd_ros.ros.parameter_field import (
     Change,
     ParameterError,
@@ -154,7 +154,7 @@ class NodeParameters(
             )
 
     def _check_calibration(self) -> None:
-        """Refuse a file that cannot be read, and a lens that is given twice."""
+        """Refuse a file that could never be read, and a lens that is given twice."""
         names = ("camera_pixel_pitch_um", "camera_focal_length_mm", "camera_f_number")
         if given := [name for name in names if getattr(self, name)]:
             raise ParameterError(
@@ -162,7 +162,7 @@ class NodeParameters(
                 "value; the file says all of this"
             )
         try:
-            read_lens_file(self.lens_calibration)
+            lens_in_force(self.lens_calibration)
         except LensCalibrationError as error:
             raise ParameterError(str(error)) from error
 
@@ -182,7 +182,13 @@ class NodeParameters(
                     f"{name}: expected {getattr(self, name)!r} to stay, got {value!r}; "
                     f"{change.value}"
                 )
-        return replace(self, **ours)
+        changed = replace(self, **ours)
+        if ours.get("lens_calibration"):  # asked for now: what it held before does not count
+            try:
+                read_lens_file(changed.lens_calibration)
+            except LensCalibrationError as error:
+                raise ParameterError(str(error)) from error
+        return changed
 
 
 def declare(node: Any) -> NodeParameters:

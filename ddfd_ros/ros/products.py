@@ -32,12 +32,14 @@ class FrameResult:
             takes its colours from it.
         camera: Of the published pixels.
         header: Of the camera's message; goes to every output.
+        scales: Pixels of the network per published pixel, along x and y.
     """
 
     estimate: Estimate
     image_rgb: np.ndarray
     camera: PublishedCamera
     header: Any
+    scales: tuple[float, float] = (1.0, 1.0)
 
 
 class Products:
@@ -111,6 +113,7 @@ class Products:
             sigma_m=estimate.sigma_m,
             rgb=colours.get(parameters.cloud_color),
             rays=self._rays,
+            scales=result.scales,
         )
         return cloud_message(points, result.header)
 

@@ -16,6 +16,7 @@ from ddfd_ros.ros import diagnostics
 from ddfd_ros.ros.answers import Answer, Answers, Job
 from ddfd_ros.ros.camera_infos import stamp_ns
 from ddfd_ros.ros.engine_keeper import EngineKeeper, EngineStatus, keep_engine
+from ddfd_ros.ros.lens import cloud_options
 from ddfd_ros.ros.model import LoadedModel, load_model, thresholds
 from ddfd_ros.ros.outputs import Outputs
 from ddfd_ros.ros.parameters import NodeParameters
@@ -48,7 +49,8 @@ class Runner:
         self._statistics = statistics
         self._log = ThrottledLog()
         self._answers = Answers(self._warn, statistics)
-        self._active_since: float | None = None
+        self._active = False
+        self._activation = 0
         self._cancelled = False
         self._keeper: EngineKeeper | None = None
         self._worker: LatestWorker[LoadedModel, Job, Answer | None] = LatestWorker(
@@ -100,6 +102,7 @@ class Runner:
             ContractError: The model cannot fulfil them; nothing has changed then.
         """
         if self.model is not None:
+            cloud_options(parameters).check_heads(self.model.contract.outputs)
             self.model.pipeline.thresholds = thresholds(parameters)
         self.parameters = parameters
 
@@ -107,18 +110,19 @@ class Runner:
         """Answer frames from now on."""
         self.last_failure = ""
         self._answers.activate()
-        self._active_since = time.monotonic()
+        self._activation += 1
+        self._active = True
 
     def deactivate(self) -> None:
         """Answer no more frames; the one at hand is finished, but not published."""
-        self._active_since = None
+        self._active = False
         self._worker.wait_idle(1.0)
 
     def submit(self, message: Any) -> None:
         """Offer an image message; called in the executor's thread."""
         received_ns = time.monotonic_ns()
         self._statistics.count_received(stamp_ns(message.header.stamp))
-        self._worker.submit(Job(message, received_ns))
+        self._worker.submit(Job(message, received_ns, self._activation))
 
     def take_camera_info(self, info: Any) -> None:
         """Keep a ``CameraInfo``; called in the executor's thread."""
@@ -141,7 +145,7 @@ class Runner:
 
     def close(self, timeout_s: float | None) -> bool:
         """End the worker, which closes the model; whether that succeeded in ``timeout_s``."""
-        self._active_since = None
+        self._active = False
         if self._keeper is not None:
             self._keeper.ask_to_end()
         stopped = self._worker.stop(timeout_s)
@@ -170,7 +174,7 @@ class Runner:
     def _process(self, model: LoadedModel, job: Job) -> Answer | None:
         """Answer one frame; None when it is dropped (and counted)."""
         parameters, outputs = self.parameters, self.outputs
-        if self._active_since is None or outputs is None:
+        if not self._wanted(job) or outputs is None:
             self._statistics.count_dropped("inactive")
             return None
         if 0 < parameters.max_age_s < (age_s := self._age_s(job.message.header.stamp)):
@@ -181,11 +185,15 @@ class Runner:
             self._statistics.count_dropped("idle")
         return answer
 
+    def _wanted(self, job: Job) -> bool:
+        """Whether the node is active, and has been ever since the frame came."""
+        return self._active and job.activation == self._activation
+
     def _publish(self, job: Job, answer: Answer | None) -> None:
         outputs = self.outputs
         if answer is None:
             return
-        if self._active_since is None or outputs is None:  # deactivated meanwhile
+        if not self._wanted(job) or outputs is None:  # deactivated meanwhile
             self._statistics.count_dropped("inactive")
             return
         begin_ns = time.monotonic_ns()

@@ -18,7 +18,7 @@ WINDOW = 150
 """Answered frames over which rates and percentiles are taken: 5 s at 30 Hz."""
 
 STALE_WINDOW_S = 3.0
-"""A rate whose last frame is older than this is zero, and begins anew with the next one."""
+"""A rate whose last frame is older than this, and than two periods, is zero, and begins anew."""
 
 INTERRUPTION_S = 1.0
 """A gap between stamps that is longer is one interruption, not a row of lost frames."""
@@ -42,12 +42,16 @@ class Snapshot:
         events: Other things counted: ``qos_incompatible``, ``message_lost``,
             ``frames_missed`` (sent by the camera, never received).
         recent_events: Names of those that came within the last ``RECENT_S`` seconds.
-        rate_hz: Answered frames per second.
-        input_hz: Received frames per second.
+        recent_drops: Of ``dropped``, the reasons that came up lately: within 3 s, or two periods
+            of a slower camera.
+        arriving: Whether a frame came lately.
+        answering: Whether one was answered lately: within 3 s, or two periods of the answers.
+        rate_hz: Answered frames per second; 0 while it is not known.
+        input_hz: Received frames per second, likewise.
         age_ms: p50 and p95 of the time from stamp to publication, node clock.
         stages_ms: Per stage p50 and p95 of its duration.
         valid_fraction: Share of valid depth pixels of the last frame with depth, else NaN.
-        median_sigma_m: Median sigma of the last frame with sigma, else NaN.
+        median_sigma_m: Median sigma of the last frame with sigma, where it is known, else NaN.
         missing_fraction: Estimated share of the camera's frames that never arrived.
         image: What the last images were like; None before the first.
     """
@@ -58,6 +62,9 @@ class Snapshot:
     failed: dict[str, int] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     recent_events: frozenset[str] = frozenset()
+    recent_drops: frozenset[str] = frozenset()
+    arriving: bool = False
+    answering: bool = False
     rate_hz: float = 0.0
     input_hz: float = 0.0
     age_ms: tuple[float, float] = (float("nan"), float("nan"))
@@ -83,6 +90,7 @@ class Statistics:
         self._received = 0
         self._answered = 0
         self._dropped: Counter[str] = Counter()
+        self._drop_times: dict[str, float] = {}
         self._failed: Counter[str] = Counter()
         self._events: Counter[str] = Counter()
         self._event_times: dict[str, float] = {}
@@ -101,10 +109,7 @@ class Statistics:
         """A frame with this stamp arrived."""
         with self._lock:
             self._received += 1
-            now = self._clock()
-            if self._arrivals and now - self._arrivals[-1] > STALE_WINDOW_S:
-                self._arrivals.clear()
-            self._arrivals.append(now)
+            self._arrivals.append(self._clock())
             if self._stamps and not 0 < stamp_ns - self._stamps[-1] <= INTERRUPTION_S * 1e9:
                 self._stamps.clear()  # another camera, one that was off, a bag that starts again
             self._stamps.append(stamp_ns)
@@ -113,6 +118,7 @@ class Statistics:
         """Frames will not be answered, for a reason that is not an error."""
         with self._lock:
             self._dropped[reason] += number
+            self._drop_times[reason] = self._clock()
 
     def count_failed(self, reason: str) -> None:
         """A frame could not be answered."""
@@ -132,10 +138,7 @@ class Statistics:
         valid, sigma = _quality(estimate)
         with self._lock:
             self._answered += 1
-            now = self._clock()
-            if self._answers and now - self._answers[-1][0] > STALE_WINDOW_S:
-                self._answers.clear()
-            self._answers.append((now, age_ms, dict(stages_ms)))
+            self._answers.append((self._clock(), age_ms, dict(stages_ms)))
             self._valid_fraction = valid
             self._median_sigma_m = sigma
 
@@ -145,10 +148,14 @@ class Statistics:
             received, answered = self._received, self._answered
             dropped, failed = dict(self._dropped), dict(self._failed)
             events, answers = dict(self._events), list(self._answers)
-            event_times = dict(self._event_times)
+            event_times, drop_times = dict(self._event_times), dict(self._drop_times)
             arrivals, stamps = list(self._arrivals), list(self._stamps)
             valid, sigma = self._valid_fraction, self._median_sigma_m
         now = self._clock()
+        arrivals = _without_pauses(arrivals)
+        answer_times = _without_pauses([at for at, _, _ in answers])
+        answers = answers[len(answers) - len(answer_times) :]
+        lately_s = _window_s(arrivals)
         stages = {name for _, _, durations in answers for name in durations}
         return Snapshot(
             received=received,
@@ -157,7 +164,10 @@ class Statistics:
             failed=failed,
             events=events,
             recent_events=frozenset(n for n, at in event_times.items() if now - at < RECENT_S),
-            rate_hz=_rate_hz([at for at, _, _ in answers], now),
+            recent_drops=frozenset(n for n, at in drop_times.items() if now - at <= lately_s),
+            arriving=_is_recent(arrivals, now),
+            answering=_is_recent(answer_times, now),
+            rate_hz=_rate_hz(answer_times, now),
             input_hz=_rate_hz(arrivals, now),
             age_ms=_percentiles([age for _, age, _ in answers]),
             stages_ms={
@@ -191,12 +201,37 @@ def _quality(estimate: Estimate) -> tuple[float, float]:
     if estimate.depth_m is not None:
         valid = float(np.isfinite(estimate.depth_m[::8, ::8]).mean())
     if estimate.sigma_m is not None:
-        sigma = float(np.median(estimate.sigma_m[::8, ::8]))
+        known = estimate.sigma_m[::8, ::8]
+        known = known[np.isfinite(known)]  # NaN where the network did not look
+        sigma = float(np.median(known)) if known.size else float("nan")
     return valid, sigma
 
 
+def _window_s(times: list[float]) -> float:
+    """How long after its last frame a stream still runs: two of its periods, at least 3 s.
+
+    The period is the median of the last three gaps, so that one pause makes none; of two gaps the
+    shorter one.
+    """
+    gaps = sorted(np.diff(times[-4:]).tolist())
+    return max(STALE_WINDOW_S, 2 * gaps[(len(gaps) - 1) // 2]) if len(gaps) > 1 else STALE_WINDOW_S
+
+
+def _without_pauses(times: list[float]) -> list[float]:
+    """The times since the last pause."""
+    window_s = _window_s(times)
+    start = len(times) - 1
+    while start > 0 and times[start] - times[start - 1] <= window_s:
+        start -= 1
+    return times[max(start, 0) :]
+
+
+def _is_recent(times: list[float], now: float) -> bool:
+    return bool(times) and now - times[-1] <= _window_s(times)
+
+
 def _rate_hz(times: list[float], now: float) -> float:
-    if len(times) < 2 or now - times[-1] > STALE_WINDOW_S or times[-1] <= times[0]:
+    if len(times) < 2 or not _is_recent(times, now) or times[-1] <= times[0]:
         return 0.0
     return (len(times) - 1) / (times[-1] - times[0])
 

@@ -22,6 +22,9 @@ from ddfd_demo.spool import read_lines
 _ERROR = 2
 """diagnostic_msgs/DiagnosticStatus.ERROR."""
 
+_AWAITED = 2 / 3
+"""A frame's answer is awaited for this share of ``silence_s``; after it, the stream pauses."""
+
 
 @dataclass(frozen=True)
 class ChainRecord:
@@ -147,17 +150,24 @@ def _play(
     progress: Callable[[int, int], None],
 ) -> None:
     """Follow the player until it has sent everything."""
-    answered, quiet_since = -1, time.monotonic()
+    frames, answered, quiet_s = 0, 0, 0.0
+    before = sent_at = time.monotonic()
     while not sent.saw_event("done"):
         if any(line.get("event") == "spool full" for line in sent.lines):
             return
         children.check("playing")
         received.update()
         progress(sent.frames(), received.answered())
+        now = time.monotonic()
+        if sent.frames() != frames:
+            frames, sent_at = sent.frames(), now
         if received.answered() != answered:
-            answered, quiet_since = received.answered(), time.monotonic()
-        elif time.monotonic() - quiet_since > silence_s:
+            answered, quiet_s = received.answered(), 0.0
+        elif now - sent_at < _AWAITED * silence_s:
+            quiet_s += now - before
+        if quiet_s > silence_s:
             raise _silence(children.first, sent, received, silence_s)
+        before = now
         time.sleep(0.1)
 
 

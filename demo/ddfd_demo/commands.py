@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddfd_demo.sources.base import Pacing
+from ddfd_ros.core.lens_guard import INFINITY_M
+from ddfd_ros.core.thin_lens import LensConfig
 
 NAMESPACE = f"/ddfd_demo_{os.getpid()}"
 """Of all nodes of this process's runs: even in one ROS domain two runs never meet."""
@@ -32,7 +34,8 @@ class ChainOptions:
         scale: See ``camera``.
         parameters: Further parameters of the node.
         start_timeout_s: Longest start of the node, loading and checking the model included.
-        silence_s: With nothing answered for so long while frames are sent, the chain is broken.
+        silence_s: With nothing answered for so long while frames are sent, the chain is broken;
+            a pause of the stream does not count.
         drain_s: Longest wait for the last answers.
     """
 
@@ -50,6 +53,20 @@ class ChainOptions:
     start_timeout_s: float = 120.0
     silence_s: float = 30.0
     drain_s: float = 10.0
+
+
+def lens_parameters(lens: LensConfig | None) -> dict[str, str]:
+    """The node's parameters for the lens that took the pictures, at their size as sent."""
+    if lens is None:
+        return {}
+    values = {
+        "camera_focal_length_mm": lens.focal_length_m * 1e3,
+        "camera_f_number": lens.f_number,
+        "camera_focus_distance_m": min(lens.focus_distance_m, INFINITY_M),
+        "camera_pixel_pitch_um": lens.pixel_pitch_m * 1e6,
+    }
+    # With their point: ROS takes 15 for a whole number, and refuses it.
+    return {name: repr(round(float(value), 9)) for name, value in values.items()}
 
 
 def node_command(options: ChainOptions) -> list[str]:
@@ -78,6 +95,8 @@ def player_command(spool: Path, options: ChainOptions) -> list[str]:
     command = [sys.executable, "-m", "ddfd_demo.player", "--spool", str(spool)]
     command += ["--pacing", options.pacing, "--rate", str(options.rate_hz)]
     command += ["--total", str(options.total), "--scale", str(options.scale)]
+    awaited = [name for head, name in HEAD_TOPICS.items() if head in options.heads]
+    command += ["--awaited", *awaited[:1]] if awaited else []
     if options.constant_rate:
         command.append("--constant-rate")
     if options.camera is not None:

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ddfd_demo.chain import ChainRecord, run_chain
-from ddfd_demo.commands import ChainOptions
+from ddfd_demo.commands import ChainOptions, lens_parameters
 from ddfd_demo.models import choose_model, model_contract
 from ddfd_demo.options import DemoOptions, parse
 from ddfd_demo.pictures import choose_scales, write_png
@@ -34,8 +34,10 @@ from ddfd_demo.sources.base import Pacing, Source, SourceInfo
 from ddfd_demo.sources.detect import open_source
 from ddfd_demo.spool import Spool
 from ddfd_demo.video import MovieError, write_mp4
+from ddfd_ros.core.blur_zones import takes_any_lens
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.metadata import ModelContract
+from ddfd_ros.core.thin_lens import LensConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +68,7 @@ def _run(options: DemoOptions, console: Console) -> int:
     with _spool_folder(options) as folder:
         spool = Spool(folder)
         prepared = _prepare(source, spool, contract, options, console)
-        chain = _chain_options(info, options, model, contract, len(source))
+        chain = _chain_options(info, options, model, contract, prepared.lens, len(source))
         record = _play(spool, chain, options, prepared.count, console)
         answers = join(record, spool.frames())
         scores = _score(answers, info, contract, console)
@@ -110,6 +112,7 @@ def _prepare(
             source,
             spool,
             contract.lens,
+            any_lens=takes_any_lens(contract),
             scale=options.scale,
             progress=lambda done, _: bar.update(task, completed=done),
         )
@@ -185,12 +188,19 @@ def _verdict(report: Report, out: Path, console: Console) -> int:
 
 
 def _chain_options(
-    info: SourceInfo, options: DemoOptions, model: Path, contract: ModelContract, count: int
+    info: SourceInfo,
+    options: DemoOptions,
+    model: Path,
+    contract: ModelContract,
+    lens: LensConfig | None,
+    count: int,
 ) -> ChainOptions:
     pacing: Pacing = info.pacing
     if options.pacing == "wait" or options.pacing == "stream":
         pacing = "wait" if options.pacing == "wait" else "stream"
     camera = options.input if info.kind == "camera" else None
+    given = dict(item.split("=", 1) for item in options.params)
+    known = {} if "lens_calibration" in given else lens_parameters(lens)
     return ChainOptions(
         model,
         contract.outputs,
@@ -201,7 +211,7 @@ def _chain_options(
         total=count if camera else 0,
         camera=camera,
         scale=options.scale or 1.0,
-        parameters=dict(item.split("=", 1) for item in options.params),
+        parameters={**known, **given},
     )
 
 

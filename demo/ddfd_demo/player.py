@@ -22,6 +22,7 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from ddfd_demo.recorder import TOPICS
 from ddfd_demo.sources.base import DemoFrame, Intrinsics
 from ddfd_demo.spool import JsonLines, Spool
 from ddfd_ros.core import image_codec
@@ -32,14 +33,15 @@ FRAME_ID = "camera_optical_frame"
 class Player(Node):
     """Publishes frames and, when asked to, waits for the answer to each."""
 
-    def __init__(self, wait_for_answers: bool) -> None:
+    def __init__(self, awaited: str | None) -> None:
+        """A player that waits for what the recorder calls ``awaited``; None: it does not wait."""
         super().__init__("ddfd_player")
         self._images = self.create_publisher(Image, "image_raw", qos_profile_sensor_data)
         self._infos = self.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
         self._answered_ns = -1
-        if wait_for_answers:
-            # The small sibling of the depth image: it carries the same stamp.
-            self.create_subscription(CameraInfo, "depth/camera_info", self._on_answer, 10)
+        if awaited is not None:
+            # The small sibling of the image: it carries the same stamp.
+            self.create_subscription(CameraInfo, TOPICS[awaited][1], self._on_answer, 10)
 
     def _on_answer(self, message: CameraInfo) -> None:
         stamp = message.header.stamp
@@ -84,7 +86,7 @@ def main() -> None:
     """Play, then stay until told to stop: a sender that leaves takes unread images along."""
     options = _parse()
     rclpy.init()
-    player = Player(options.pacing == "wait")
+    player = Player(options.awaited if options.pacing == "wait" else None)
     spool = Spool(options.spool)
     try:
         with JsonLines(options.spool / "sent.jsonl") as lines:
@@ -151,12 +153,11 @@ def _play_camera(
         if image_rgb is None:
             raise RuntimeError("camera frame without a picture")
         k = Intrinsics.assumed(*image_rgb.shape[:2])
-        stamp_ns = player.send(image_rgb, k)
         stored = DemoFrame(frame.name, image_rgb, k, time_s=frame.time_s)
-        if not spool.add(stored):
+        if not spool.add(stored):  # before it is sent: the node must not count what the books lack
             lines.write({"event": "spool full"})
             return
-        lines.write({"index": index, "stamp_ns": stamp_ns})
+        lines.write({"index": index, "stamp_ns": player.send(image_rgb, k)})
 
 
 def _parse() -> argparse.Namespace:
@@ -166,6 +167,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=10.0, help="frames per second")
     parser.add_argument("--constant-rate", action="store_true", help="ignore recorded times")
     parser.add_argument("--total", type=int, default=0, help="frames to send in all, repeating")
+    parser.add_argument("--awaited", choices=tuple(TOPICS), default="depth", help="with wait")
     parser.add_argument("--answer-timeout", type=float, default=15.0, help="seconds")
     parser.add_argument("--camera", default=None, help="device to play instead of the spool")
     parser.add_argument("--scale", type=float, default=1.0, help="resize a camera's frames")

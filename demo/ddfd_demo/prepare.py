@@ -27,10 +27,17 @@ TYPICAL_PX = 640
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was done to the frames on the way, in words for the report."""
+    """What is in the spool now.
+
+    Attributes:
+        count: Number of frames.
+        notes: What was done to them on the way, in words for the report.
+        lens: Lens that took them, real or simulated, at their size there; None: unknown.
+    """
 
     count: int
     notes: tuple[str, ...]
+    lens: LensConfig | None = None
 
 
 def scale_to_model(
@@ -66,6 +73,7 @@ def prepare(
     spool: Spool,
     model_lens: LensConfig | None,
     *,
+    any_lens: bool = False,
     scale: float | None = None,
     progress: Callable[[int, str], None] = lambda done, name: None,
 ) -> Prepared:
@@ -75,6 +83,7 @@ def prepare(
         source: Any input but a camera, whose frames do not exist yet.
         spool: Where the frames go.
         model_lens: Lens of the model's contract; needed to blur sharp RGB-D frames.
+        any_lens: Whether the model takes the camera's lens: its pixels may have any pitch.
         scale: Resize by this instead of what :func:`scale_to_model` says.
         progress: Called with the number of frames done and the latest one's name.
 
@@ -83,12 +92,17 @@ def prepare(
     """
     notes: dict[str, None] = {}
     count = 0
+    lens = source.info.lens
+    fitting = lens if any_lens else model_lens
+    taken_with: LensConfig | None = None
 
-    def ready(frame: DemoFrame) -> tuple[DemoFrame, str | None]:
-        scaled, why = _fit(frame, source.info.lens, model_lens, scale)
-        return (blur(scaled, model_lens) if scaled.image_rgb is None else scaled), why
+    def ready(frame: DemoFrame) -> tuple[DemoFrame, LensConfig | None, str | None]:
+        scaled, by, why = _fit(frame, lens, fitting, scale)
+        if scaled.image_rgb is None:
+            return blur(scaled, model_lens), model_lens, why
+        return scaled, None if lens is None else lens.scaled(by), why
 
-    for frame, why in _side_by_side(ready, source.frames()):
+    for frame, frame_lens, why in _side_by_side(ready, source.frames()):
         if why is not None:
             notes[why] = None
         if not spool.add(frame):
@@ -98,12 +112,13 @@ def prepare(
             ] = None
             break
         count += 1
+        taken_with = taken_with or frame_lens
         progress(count, frame.name)
     if count == 0:
         raise InputError(
             f"{source.info.title}: expected at least one frame, got none; is the input complete?"
         )
-    return Prepared(count, tuple(notes))
+    return Prepared(count, tuple(notes), taken_with)
 
 
 def _side_by_side(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
@@ -155,7 +170,8 @@ def blur(frame: DemoFrame, lens: LensConfig | None) -> DemoFrame:
 
 def _fit(
     frame: DemoFrame, lens: LensConfig | None, model_lens: LensConfig | None, scale: float | None
-) -> tuple[DemoFrame, str | None]:
+) -> tuple[DemoFrame, float, str | None]:
+    """The frame at the size it is played at, by how much it was resized, and why."""
     picture = frame.image_rgb if frame.image_rgb is not None else frame.sharp_rgb
     if picture is None:
         raise InputError(f"{frame.name}: expected a picture, got none; remove it from the input")
@@ -165,4 +181,4 @@ def _fit(
         scale, why = scale_to_model(width, height, lens, model_lens)
     elif scale != 1.0:
         why = f"{width}x{height} pictures scaled by {scale:.3g} (--scale)"
-    return frame.resized(scale), why
+    return frame.resized(scale), scale, why

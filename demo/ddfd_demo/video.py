@@ -62,10 +62,9 @@ def write_mp4(
         MovieError: OpenCV cannot write the file, or what it wrote does not play.
     """
     repeats = 1 if rate_hz is not None else round(STILL_S * _STILL_HZ)
+    movie_hz = _STILL_HZ if rate_hz is None else movie_rate_hz(rate_hz)
     canvas = _Canvas(answers, scales)
-    writer = cv2.VideoWriter(
-        str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate_hz or _STILL_HZ, canvas.size
-    )
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), movie_hz, canvas.size)
     if not writer.isOpened():
         raise MovieError(
             f"{path}: expected OpenCV to write MPEG-4, got a refusal; install "
@@ -87,6 +86,11 @@ def write_mp4(
             f"{path}: expected {written} pictures to play, got {played}; is the disk full?"
         )
     return written
+
+
+def movie_rate_hz(rate_hz: float) -> float:
+    """The nearest rate that MPEG-4 can say: as a fraction of numbers up to 65535."""
+    return float(f"{min(max(rate_hz, 0.01), 1000.0):.4g}")
 
 
 def count_frames(path: Path) -> int:

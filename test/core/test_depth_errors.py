@@ -137,3 +137,34 @@ def test_a_missing_reference_does_not_pile_up():
     for number in range(1000):
         matcher.add_ours(number * 33_000_000, number)
     assert 900 < matcher.unmatched < 1000
+
+
+def test_answers_that_lag_behind_a_fast_reference_find_it():
+    """90 images a second, ours every fifth of a second and 0.8 s late: 72 lie in between."""
+    matcher = StampMatcher(0.02)
+    events = [(t / 90, "reference", t / 90) for t in range(900)]
+    events += [(t / 5 + 0.8, "ours", t / 5) for t in range(45)]
+    pairs = []
+    for _, stream, stamp_s in sorted(events):
+        add = matcher.add_ours if stream == "ours" else matcher.add_reference
+        pairs += add(round(stamp_s * 1e9), stamp_s)
+    assert len(pairs) == 45
+    assert matcher.unmatched == 0
+    assert all(ours == pytest.approx(reference) for ours, reference, _ in pairs)
+
+
+class _Image:
+    """A message of 16 MiB."""
+
+    data = bytes(1 << 24)
+
+
+def test_what_is_kept_of_the_reference_has_an_end():
+    many, large = StampMatcher(0.02), StampMatcher(0.02)
+    for number in range(1000):
+        many.add_reference(number * 10**7, "r")
+        large.add_reference(number * 10**7, _Image)
+    assert len(many._reference) == 501  # 5 s of 10 ms
+    assert len(large._reference) == 16  # 256 MiB
+    many.add_ours(9_900_000_000, "a")
+    assert len(many._reference) == 110  # a second before ours

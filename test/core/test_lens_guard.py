@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ddfd_ros.core.lens_guard import CameraLens, compare_lens
+from ddfd_ros.core.lens_guard import CameraLens, check_range, compare_lens
 from ddfd_ros.core.thin_lens import LensConfig
 
 MODEL = LensConfig(15e-3, 2.8, 2.0, 5.6e-6)
@@ -76,3 +76,13 @@ def test_a_lens_that_is_known_altogether():
     assert CameraLens(15e-3, 2.8, 1e6, 5.6e-6).lens().focus_distance_m == math.inf
     assert CameraLens(15e-3, 2.8, 0.0, 5.6e-6).lens() is None
     assert CameraLens(15e-3, 2.8, 0.01, 5.6e-6).lens() is None  # focused inside the lens
+
+
+def test_beyond_a_models_range_is_worse_than_unknown():
+    """One it cannot be asked for; of the other it assumes its own."""
+    lens_range = {"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)}
+    assert check_range(lens_range, SAME).beyond is False
+    unknown = check_range(lens_range, CameraLens(f_number=2.8))
+    assert (unknown.beyond, "depth is wrong" in unknown.problem) == (False, True)
+    far = check_range(lens_range, CameraLens(15e-3, 2.8, 9.0, 5.6e-6))
+    assert (far.beyond, "no depth is given" in far.problem) == (True, True)

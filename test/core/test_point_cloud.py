@@ -10,6 +10,9 @@ import pytest
 from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.point_cloud import XYZ, XYZRGB, CloudOptions, Optics, Rays, make_points
 from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.trust import edges
+from ddfd_ros.core.types import Estimate
+from ddfd_ros.core.view import View
 
 HEIGHT, WIDTH = 50, 70
 K = (60.0, 0.0, 33.3, 0.0, 61.0, 26.1, 0.0, 0.0, 1.0)
@@ -125,6 +128,87 @@ def test_decimation_and_filters_against_a_slow_loop(decimation, organized):
         assert got["rgb"].tobytes() == colour.to_bytes(4, "little")
     if organized:
         assert not (flat["z"] == 0).any()
+
+
+@pytest.mark.parametrize("decimation", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(48, 64), (96, 128), (131, 173), (192, 256), (24, 32)])
+def test_no_point_between_two_objects_at_any_scale(size, decimation):
+    """Where the network's depth was repeated, too, what counts is the network's next pixel."""
+    pytest.importorskip("cv2")
+    seen_m = np.full((48, 64), 1.0, np.float32)
+    seen_m[:, 32:] = seen_m[30:] = 4.0
+    seen_m[:, 31], seen_m[30] = 2.0, 2.5  # between near and far, as networks answer
+    view = View(*size, 48, 64, 0, 0, 48, 64)
+
+    def repeated(values):
+        return view.to_input(Estimate(depth_m=values)).depth_m
+
+    camera = Intrinsics(size[1], size[0], K, P)
+    options = CloudOptions(decimation, organized=True)
+    points = make_points(repeated(seen_m), Optics(camera), options, scales=view.scales)
+    assert not np.isin(points["z"], (2.0, 2.5)).any()
+    if size[0] >= 48:  # every pixel of the network is there
+        expected = repeated(np.where(edges(seen_m, 0.05), np.float32(np.nan), seen_m))
+        start = decimation // 2
+        np.testing.assert_array_equal(points["z"], expected[start::decimation, start::decimation])
+
+
+@pytest.mark.parametrize("distortion", [(), (0.0,) * 4, (0.0,) * 5, (-0.05, 0, 0, 0), (0.1,)])
+@pytest.mark.parametrize("organized", [False, True])
+def test_a_fisheye_has_points_up_to_90_degrees(distortion, organized):
+    """Every pixel against its angle, found by bisection; beyond 90 degrees there is nothing."""
+    k = (20.0, 0.0, 33.3, 0.0, 21.0, 26.1, 0.0, 0.0, 1.0)
+    optics = Optics(Intrinsics(WIDTH, HEIGHT, k, P), False, "equidistant", distortion)
+    k1 = distortion[0] if distortion else 0.0
+    options = CloudOptions(1, organized, math.inf)
+    points = make_points(np.ones((HEIGHT, WIDTH), np.float32), optics, options)
+    columns, rows = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    x, y = (columns - k[2]) / k[0], (rows - k[5]) / k[4]
+    r = np.hypot(x, y)
+    low, high = np.zeros(r.shape), np.full(r.shape, math.pi / 2)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = middle * (1 + k1 * middle**2) < r
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    known = low < math.pi / 2 - 1e-3
+    sure = known | (low > math.pi / 2 - 1e-12)
+    assert 0.3 < known.mean() < 0.99
+    if not organized:
+        assert np.isfinite(points["x"]).all()
+        assert abs(len(points) - known.sum()) <= (~sure).sum()
+        return
+    np.testing.assert_array_equal(np.isfinite(points["z"])[sure], known[sure])
+    for name, side in (("x", x), ("y", y)):
+        np.testing.assert_allclose(
+            points[name][known], (side / r * np.tan(low))[known], rtol=1e-4, atol=1e-6
+        )
+
+
+def test_what_strong_distortion_does_not_determine_is_no_point():
+    cv2 = pytest.importorskip("cv2")
+    distortion = (-0.4, 0.2, 0, 0, -0.05)
+    k = (38.0, 0.0, 31.5, 0.0, 38.0, 23.5, 0.0, 0.0, 1.0)
+    optics = Optics(Intrinsics(64, 48, k, P), False, "plumb_bob", distortion)
+    depth_m = np.ones((48, 64), np.float32)
+    points = make_points(depth_m, optics, CloudOptions(1, organized=True))
+    xyz = np.stack([points[n] for n in "xyz"], axis=-1).reshape(-1, 1, 3).astype(np.float64)
+    none = np.zeros(3)
+    back = cv2.projectPoints(xyz, none, none, np.array(k).reshape(3, 3), np.array(distortion))[0]
+    pixels = np.stack(np.meshgrid(np.arange(64), np.arange(48)), axis=-1)
+    off_px = np.linalg.norm(back.reshape(pixels.shape) - pixels, axis=-1)
+    known = np.isfinite(points["z"])
+    assert 0.9 < known.mean() < 1
+    assert off_px[known].max() <= 1.001
+
+
+def test_a_limit_of_sigma_needs_sigma():
+    options = CloudOptions(max_sigma_m=0.1)
+    with pytest.raises(ContractError, match=r"expected no limit, got 0\.1.*estimates no sigma_m"):
+        make_points(np.ones((HEIGHT, WIDTH), np.float32), Optics(CAMERA), options)
+    with pytest.raises(ContractError, match=r"it has \['depth_m', 'sharp_rgb'\]"):
+        options.check_heads(("depth_m", "sharp_rgb"))
+    options.check_heads(("depth_m", "sigma_m"))
+    CloudOptions().check_heads(("depth_m",))
 
 
 def test_directions_are_kept_and_made_anew_for_another_camera():

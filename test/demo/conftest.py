@@ -99,7 +99,12 @@ def write_video(path: Path, count=6, rate_hz=12.0):
 @pytest.fixture
 def make():
     return SimpleNamespace(
-        pattern=pattern, image=write_image, bag=write_bag, rgbd=write_rgbd, video=write_video
+        pattern=pattern,
+        image=write_image,
+        bag=write_bag,
+        rgbd=write_rgbd,
+        video=write_video,
+        model=write_model,
     )
 
 

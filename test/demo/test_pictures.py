@@ -12,7 +12,7 @@ from ddfd_demo.pictures import DETAIL_PX, choose_scales, detail_corner, write_pn
 from ddfd_demo.results import Answer
 from ddfd_demo.sources.base import DemoFrame
 from ddfd_demo.spool import Spool
-from ddfd_demo.video import PANEL_WIDTH, MovieError, count_frames, write_mp4
+from ddfd_demo.video import PANEL_WIDTH, MovieError, count_frames, movie_rate_hz, write_mp4
 
 
 def test_paint_follows_the_colour_map_and_marks_the_unknown():
@@ -105,6 +105,21 @@ def test_stream_video_plays_and_holds_the_last_answer(tmp_path, answers):
     brightness = [_sharp_panel(capture.read()[1]) for _ in answers]
     # Frame 2 was not answered: what is shown is frame 1's image (40), not frame 2's (80).
     assert brightness == pytest.approx([0, 40, 40, 120], abs=12)
+
+
+@pytest.mark.parametrize("rate_hz", [1e-6, 0.013, 29.97, 89.9873, 123.456, 655.37, 1e6])
+def test_any_rate_becomes_one_that_a_movie_can_have(tmp_path, rate_hz):
+    movie_hz = movie_rate_hz(rate_hz)
+    assert movie_hz == pytest.approx(min(max(rate_hz, 0.01), 1000), rel=1e-3)
+    path = str(tmp_path / "a.mp4")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), movie_hz, (64, 48))
+    assert writer.isOpened()
+    writer.release()
+
+
+def test_the_video_of_an_odd_rate_is_written(tmp_path, answers):
+    scales = choose_scales([a for a in answers if a.answered])
+    assert write_mp4(tmp_path / "demo.mp4", answers, scales, rate_hz=89.9873) == 4
 
 
 def test_photographs_stay_and_do_not_borrow_answers(tmp_path, answers):

@@ -8,7 +8,7 @@ import pytest
 from ddfd_demo.errors import InputError
 from ddfd_demo.prepare import blur, prepare, scale_to_model
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
-from ddfd_demo.sources.builtin import motorcycle_depth_m
+from ddfd_demo.sources.builtin import BuiltinSource, motorcycle_depth_m
 from ddfd_demo.spool import Spool
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 
@@ -101,6 +101,42 @@ def test_prepare_cuts_what_does_not_fit_and_says_so(tmp_path):
     prepared = prepare(Listed(SourceInfo("folder", "five", "wait"), frames), spool, LENS)
     assert prepared.count == 2
     assert "cut after 2 of 5" in prepared.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("any_lens", "scale", "width", "pitch_m"),
+    [
+        (False, None, 160, 36e-6),  # brought to the model's pitch
+        (True, None, 80, 72e-6),  # such a model takes the pictures as they are, with their lens
+        (True, 0.5, 40, 144e-6),
+    ],
+)
+def test_prepare_says_which_lens_took_the_pictures(tmp_path, any_lens, scale, width, pitch_m):
+    model_lens = LENS_PRESETS["dslr"]
+    info = SourceInfo("folder", "one", "wait", lens=model_lens.scaled(0.5))
+    source = Listed(info, [DemoFrame("x", np.zeros((80, 80, 3), np.uint8))])
+    spool = Spool(tmp_path)
+    prepared = prepare(source, spool, model_lens, any_lens=any_lens, scale=scale)
+    assert spool.frames()[0].image_rgb().shape == (width, width, 3)
+    assert prepared.lens.pixel_pitch_m == pytest.approx(pitch_m)
+    assert prepared.lens.f_number == model_lens.f_number
+
+
+def test_prepare_knows_the_lens_it_simulated_and_no_other(tmp_path):
+    sharp = np.zeros((32, 32, 3), np.uint8)
+    rendered = DemoFrame("a", None, depth_m=np.ones((32, 32), np.float32), sharp_rgb=sharp)
+    plain = DemoFrame("b", sharp)
+    info = SourceInfo("builtin", "both", "stream")
+    assert prepare(Listed(info, [plain, rendered]), Spool(tmp_path / "a"), LENS).lens == LENS
+    assert prepare(Listed(info, [plain]), Spool(tmp_path / "b"), LENS).lens is None
+
+
+@pytest.mark.parametrize(("limit", "rendered"), [(1, 1), (3, 1), (6, 1), (8, 3)])
+def test_builtin_gives_no_more_frames_than_asked_for(limit, rendered):
+    source = BuiltinSource(limit)
+    names = [frame.name for frame in source.frames()]
+    assert len(names) == len(source) == limit
+    assert sum(name.startswith("rendered") for name in names) == rendered
 
 
 def test_prepare_refuses_an_empty_input(tmp_path):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import rclpy
@@ -71,7 +72,11 @@ def test_every_argument_is_described(tree):
 def test_the_arguments_used_are_the_arguments_declared(tree):
     used = {call.args[0].value for call in calls(tree, "value") if hasattr(call.args[0], "value")}
     names = {node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)}
-    used |= set(constant(tree, "PASSED_ON")) if "PASSED_ON" in names else {"model_path", "runtime"}
+    used |= (
+        set(constant(tree, "PASSED_ON"))
+        if "PASSED_ON" in names
+        else set(constant(tree, "FORWARDED"))
+    )
     assert used == declared_arguments(tree)
 
 
@@ -88,10 +93,8 @@ def test_the_parameters_it_overrides_exist(node_tree):
         for n in ast.walk(node_tree)
         if isinstance(n, ast.AnnAssign) and n.target.id == "overrides"
     )
-    if_given = next(n for n in ast.walk(node_tree) if isinstance(n, ast.AugAssign))
-    names = {key.value for key in always.value.keys}
-    names |= set(ast.literal_eval(if_given.value.generators[0].iter))
-    assert names == {"autostart", "use_sim_time", "model_path", "runtime"}
+    names = {key.value for key in always.value.keys} | set(constant(node_tree, "FORWARDED"))
+    assert names == {"autostart", "use_sim_time", "model_path", "runtime", "lens_calibration"}
     assert names - {"use_sim_time"} <= set(defaults())
 
 
@@ -108,6 +111,43 @@ def test_its_topics_are_the_nodes(repository, node_tree):
     tree = ast.parse(path_of(repository, "field_test").read_text(encoding="utf-8"))
     recorded = {topic for topics in constant(tree, "OUTPUTS").values() for topic in topics}
     assert recorded == NODE_TOPICS - {COLOUR}
+
+
+def test_a_field_test_records_the_images_that_the_node_subscribes_to(
+    repository, tmp_path, monkeypatch
+):
+    field_test = import_without_launch(path_of(repository, "field_test"), monkeypatch)
+    parameters = tmp_path / "parameters.yaml"
+
+    def recorded(text):
+        parameters.write_text(text, encoding="utf-8")
+        topics = field_test._image_topics("image_raw", parameters)
+        return field_test._recorded("front", [*topics, "camera_info"], "", "")[: len(topics) + 1]
+
+    raw, compressed = "/front/image_raw", "/front/image_raw/compressed"
+    node = "{}: {{ros__parameters: {{image_transport: {}}}}}\n"
+    assert recorded("") == [raw, "/front/camera_info"]
+    assert recorded(node.format("/**", "raw")) == [raw, "/front/camera_info"]
+    assert recorded(node.format("/**", "compressed")) == [compressed, "/front/camera_info"]
+    both = node.format("/**", "raw") + node.format("/front/ddfd", "compressed")
+    assert set(recorded(both)) == {raw, compressed, "/front/camera_info"}
+    shipped = field_test._image_topics("image_raw", repository / "config/ddfd.yaml")
+    assert shipped == ["image_raw"]
+
+
+def import_without_launch(path, monkeypatch):
+    """A launch file as a module; ROS's launch system may be missing."""
+    for name in [
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]:
+        if name.partition(".")[0] in ("launch", "launch_ros"):
+            monkeypatch.setitem(sys.modules, name, MagicMock())
+    spec = importlib.util.spec_from_file_location("field_test_launch", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_rviz_shows_topics_the_node_has(repository):

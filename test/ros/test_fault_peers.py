@@ -85,11 +85,18 @@ def _stream(peer, message, number, period_s=0.033):
     for _ in range(number):
         sent.add(peer.send(message))
         peer.spin_for(period_s)
-    assert peer.answer("depth", peer.send(message)) is not None
-    got = [_stamp_ns(m) for m in peer.received["depth"]][:-1]
+    # Best effort: on a busy machine one frame may be lost on its way, and is not sent again.
+    for _ in range(5):
+        last = peer.send(message)
+        sent.add(last)
+        if peer.answer("depth", last, timeout_s=4.0) is not None:
+            break
+    else:
+        raise AssertionError("expected an answer to one of five frames, got none")
+    got = [_stamp_ns(m) for m in peer.received["depth"]]
     assert len(got) == len(set(got))
     assert set(got) <= sent
-    return len(got)
+    return len(got) - 1
 
 
 def test_a_slow_subscriber_holds_up_nobody(shared_stage, tools):

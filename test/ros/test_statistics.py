@@ -64,6 +64,75 @@ def test_rates_and_percentiles():
     assert statistics.snapshot().rate_hz == 0.0
 
 
+def _run(period_s, frames, every=1, clock=None):
+    """Frames that come at a steady rate, every so many answered, the others replaced."""
+    clock = clock or _Clock()
+    statistics = Statistics(clock)
+    for number in range(frames):
+        statistics.count_received(round(number * period_s * 1e9))
+        if number % every == 0:
+            statistics.count_answered(Estimate(), 1.0, {})
+        clock.now += period_s
+    return statistics, clock
+
+
+@pytest.mark.parametrize(("period_s", "every"), [(3.5, 1), (0.1, 35), (20.0, 1)])
+def test_less_than_a_frame_in_three_seconds_is_a_rate_too(period_s, every):
+    statistics, clock = _run(period_s, 5 * every, every)
+    for _ in range(10):  # at any moment until the next frame
+        clock.now -= period_s / 10
+        snapshot = statistics.snapshot()
+        assert snapshot.rate_hz == pytest.approx(1 / (period_s * every))
+        assert snapshot.input_hz == pytest.approx(1 / period_s)
+        status = diagnostics("ddfd", ACTIVE, snapshot, Time()).status[0]
+        assert status.level == OK
+        assert status.message == f"active, {1 / (period_s * every):.2g} Hz"
+    clock.now += 3 * period_s * every
+    snapshot = statistics.snapshot()
+    assert (snapshot.arriving, snapshot.answering) == (False, False)
+    assert (snapshot.input_hz, snapshot.rate_hz) == (0.0, 0.0)
+
+
+def test_after_a_pause_the_rate_begins_anew():
+    statistics, clock = _run(0.1, 50)
+    clock.now += 60.0
+    for number in range(3):
+        clock.now += 0.1
+        statistics.count_received(number)
+        snapshot = statistics.snapshot()
+        assert snapshot.arriving
+        assert snapshot.input_hz == (0.0 if number == 0 else pytest.approx(10.0))
+
+
+def test_nobody_listens_only_while_frames_are_dropped_for_that():
+    clock = _Clock()
+    statistics = Statistics(clock)
+
+    def said():
+        return diagnostics("ddfd", ACTIVE, statistics.snapshot(), Time()).status[0].message
+
+    statistics.count_received(1)
+    statistics.count_dropped("idle")
+    assert said() == "active, nobody listens"
+    for number in range(40):  # somebody came, and the first answer takes its time
+        clock.now += 0.1
+        statistics.count_received(number)
+    assert said() == "active, no frame answered lately"
+    statistics.count_answered(Estimate(), 1.0, {})
+    assert said() == "active, answering"  # one answer has no rate
+    assert statistics.snapshot().dropped == {"idle": 1}
+
+
+def test_the_median_deviation_is_of_what_is_known():
+    statistics = Statistics()
+    sigma = np.full((48, 64), np.nan, np.float32)
+    statistics.count_answered(Estimate(sigma_m=sigma), 1.0, {})
+    assert np.isnan(statistics.snapshot().median_sigma_m)
+    sigma[16:32, 16:48] = 0.2  # a view cropped around the centre
+    statistics.count_answered(Estimate(sigma_m=sigma), 1.0, {})
+    assert statistics.snapshot().median_sigma_m == pytest.approx(0.2)
+
+
 def test_every_frame_has_one_fate():
     statistics = Statistics()
     for number in range(10):
@@ -76,7 +145,8 @@ def test_every_frame_has_one_fate():
 
 
 def _judge(status, **snapshot):
-    values = {"input_hz": 30.0, "rate_hz": 30.0} | snapshot
+    flowing = {"arriving": True, "answering": True}
+    values = flowing | {"input_hz": 30.0, "rate_hz": 30.0} | snapshot
     message = diagnostics("ddfd", status, Snapshot(**values), Time()).status[0]
     return message.level, message.message
 
@@ -89,9 +159,10 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
     ("status", "snapshot", "level", "words"),
     [
         (ACTIVE, {}, OK, "30.0 Hz"),
-        (ACTIVE, {"rate_hz": 0.0, "dropped": {"idle": 9}}, OK, "nobody listens"),
-        (ACTIVE, {"input_hz": 0.0, "rate_hz": 0.0}, WARN, "no frames arrive"),
-        (ACTIVE, {"rate_hz": 0.0, "dropped": {"stale": 9}}, WARN, "max_age_s"),
+        (ACTIVE, {"answering": False, "recent_drops": {"idle"}}, OK, "nobody listens"),
+        (ACTIVE, {"arriving": False, "answering": False}, WARN, "no frames arrive"),
+        (ACTIVE, {"answering": False, "recent_drops": {"stale"}}, WARN, "max_age_s"),
+        (ACTIVE, {"answering": False, "recent_drops": {"idle", "stale"}}, OK, "nobody listens"),
         (ACTIVE, {"missing_fraction": 0.4}, WARN, "FASTRTPS_DEFAULT_PROFILES_FILE"),
         (ACTIVE, {"recent_events": {"qos_incompatible"}}, WARN, "qos_overrides"),
         (ACTIVE, {"events": {"qos_incompatible": 1}}, OK, "30.0 Hz"),

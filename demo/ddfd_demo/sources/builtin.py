@@ -8,6 +8,7 @@ by the optics simulator like the rendered scene; the others are fed as they are.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -27,8 +28,13 @@ class BuiltinSource(Source):
 
     def __init__(self, limit: int = BUILTIN_FRAMES, seed: int = 7) -> None:
         self._seed = seed
-        self._stills = len(_PLAIN) + 1
-        self._sequence = max(1, limit - self._stills)
+        self._sequence = max(1, limit - len(_PLAIN) - 1)
+        self._stills = min(limit - self._sequence, len(_PLAIN) + 1)
+        plain = ", ".join(_PLAIN[: max(0, self._stills - 1)])
+        about = (
+            f"the photographs {plain} are sharp, of unknown cameras and without truth: they show "
+            "that the chain runs, their depth means little"
+        )
         super().__init__(
             SourceInfo(
                 "builtin",
@@ -39,8 +45,7 @@ class BuiltinSource(Source):
                 notes=(
                     "the rendered frames and the photograph 'motorcycle' have exact depth and are "
                     "blurred by the optics simulator with the model's lens",
-                    f"the photographs {', '.join(_PLAIN)} are sharp, of unknown cameras and "
-                    "without truth: they show that the chain runs, their depth means little",
+                    *([about] if plain else []),
                 ),
             )
         )
@@ -52,7 +57,7 @@ class BuiltinSource(Source):
         """Rendered frames first, at ``rate_hz``; then one photograph each half second."""
         yield from self._rendered()
         time_s = self._sequence / _RATE_HZ
-        for frame in self._photographs():
+        for frame in islice(self._photographs(), self._stills):
             time_s += _STILL_S
             yield DemoFrame(
                 frame.name,
