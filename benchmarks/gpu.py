@@ -1,12 +1,14 @@
 """TensorRT on this machine's GPU: ``make bench-gpu`` runs this.
 
-    python -m benchmarks.gpu [--models ddfd-lite-nyu-8m 2hded] [--size 640x480]
+    python -m benchmarks.gpu [--models ddfd-lite-nyu-8m 2hded] [--size 640x480] [--limit-s 480]
 
 For each model and precision: an engine is built and verified, then measured in a process of its
 own: start-up, latency with copies (p50, p95, p99), throughput, memory, growth over 10,000 frames;
 the same for engines with one head; against torch (eager, compiled) and ONNX Runtime on the same
 GPU, and against the floor that operations and bytes over this GPU's measured rates give. ``2hded``
 and other networks that are not shipped have random weights: speed does not depend on them.
+
+What matters most comes first, and everything is written as soon as it is known.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,13 +30,43 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gpu_count import count_work
+from benchmarks.gpu_engine import WARM_UP_S
 from benchmarks.record import RESULTS, write_results
 from ddfd_ros.core.errors import DdfdError, ModelLoadError
+from ddfd_ros.inference.engine_manifest import GpuMachine, file_sha256
 from ddfd_ros.inference.gpu_probe import probe_gpu
 from ddfd_ros.ros.environment import shipped_models
 from ddfd_trt.benchmark import parse_size
 
 _HEAD_SETS = {"both": None, "depth": ("depth_m",), "sharp": ("sharp_rgb",)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One engine to build and measure, or (no precision) the other runtimes of a model."""
+
+    model: str
+    precision: str = ""
+    head_set: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} {f'{self.precision} {self.head_set}' if self.precision else 'others'}"
+        )
+
+
+def ordered_steps(
+    models: Sequence[str], precisions: Sequence[str], head_sets: Sequence[str]
+) -> list[Step]:
+    """All that is to be done, the most telling first: the first engine of every model."""
+    engines = [
+        Step(model, precision, head_set)
+        for precision in precisions
+        for head_set in head_sets
+        for model in models
+    ]
+    first = len(models)
+    return [*engines[:first], *(Step(model) for model in models), *engines[first:]]
 
 
 def model_files(name: str, folder: Path) -> tuple[Path, Path | None]:
@@ -41,7 +76,8 @@ def model_files(name: str, folder: Path) -> tuple[Path, Path | None]:
         path = Path(shipped[name])
         checkpoint = path.with_suffix(".pt")
         return path, checkpoint if checkpoint.is_file() else None
-    return random_model(name, folder)
+    path = folder / f"{name}.onnx"
+    return (path, path.with_suffix(".pt")) if path.is_file() else random_model(name, folder)
 
 
 def random_model(name: str, folder: Path) -> tuple[Path, Path]:
@@ -73,69 +109,150 @@ def random_model(name: str, folder: Path) -> tuple[Path, Path]:
     return path, checkpoint
 
 
-def run_json(module: str, *arguments: str) -> dict[str, Any]:
-    """Run a program that prints one line of JSON; its error in its place when it fails."""
+def run_json(module: str, *arguments: str, timeout_s: float | None = None) -> dict[str, Any]:
+    """Run a program that prints lines of JSON; all of them, and its error where it failed."""
     command = [sys.executable, "-m", module, *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = run.stdout.strip().splitlines()
-    if run.returncode or not lines:
-        return {"error": " ".join(run.stderr.split()[-40:])}
-    values: dict[str, Any] = json.loads(lines[-1])
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+        lines, said, failed = run.stdout, run.stderr, run.returncode != 0
+    except subprocess.TimeoutExpired as error:
+        lines = (error.stdout or b"").decode()  # bytes, whatever was asked for
+        said, failed = f"not done within {timeout_s:.0f} s", True
+    values: dict[str, Any] = {}
+    for line in lines.splitlines():
+        if line.startswith("{"):
+            values |= json.loads(line)
+    if failed or not values:
+        values["error"] = " ".join(said.split()[-40:]) or "it printed nothing"
     return values
 
 
-def bench_model(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All figures of one model."""
-    path, checkpoint = model_files(name, folder)
-    width, height = options.size
-    size = f"{width}x{height}"
-    work = count_work(onnx.load(path), height, width)
-    others = ["--onnx", str(path), "--size", size, "--repeats", str(options.repeats)]
-    others += ["--checkpoint", str(checkpoint)] if checkpoint else []
-    result: dict[str, Any] = {
-        "operations": work.operations,
-        "others": run_json("benchmarks.gpu_others", *others),
-        "engines": {},
-    }
-    rates = [result["others"].get(key) for key in ("matrix_operations_per_s", "bytes_per_s")]
-    if all(rates):
-        result["floor_ms"] = work.floor_ms(*rates)
-    for precision in options.precisions:
-        for label, heads in _HEAD_SETS.items():
-            figures = bench_engine(path, precision, heads, options, folder / f"{name}-{label}")
-            result["engines"][f"{precision} {label}"] = figures
-    return result
+class Bench:
+    """The figures of all models, written whenever one is added.
+
+    Args:
+        options: The command line's.
+        machine: GPU and TensorRT, for the record.
+        folder: Where models and engines go.
+    """
+
+    def __init__(self, options: argparse.Namespace, machine: GpuMachine, folder: Path) -> None:
+        self.results: dict[str, dict[str, Any]] = {}
+        self.left_out: list[str] = []
+        self._options, self._machine, self._folder = options, machine, folder
+        self._size = "{}x{}".format(*options.size)
+        self._end = time.monotonic() + (options.limit_s or float("inf"))
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything went wrong; what is not installed is no failure."""
+        parts = [
+            part
+            for result in self.results.values()
+            for part in (result, result["others"], *result["engines"].values())
+        ]
+        return any("error" in part for part in parts)
+
+    def run(self, steps: Sequence[Step], console: Console) -> None:
+        """Do the steps, none of them begun after the time limit."""
+        begun = time.monotonic()
+        for step in steps:
+            now = time.monotonic()
+            if now >= self._end:
+                self.left_out.append(str(step))
+                continue
+            console.print(f"{now - begun:5.0f} s  {step}", highlight=False)
+            result = self.results.setdefault(step.model, {"others": {}, "engines": {}})
+            if "error" in result:
+                continue
+            try:
+                self._do(step, result)
+            except (DdfdError, OSError, ValueError) as error:
+                result["error"] = str(error)
+                console.print(result["error"], style="red", markup=False, highlight=False)
+            self.write()
+        if self.left_out:
+            console.print(f"left out for the time limit: {', '.join(self.left_out)}")
+            self.write()
+
+    def write(self) -> None:
+        """Write ``gpu.json``, whole at any time."""
+        out: Path = self._options.out
+        figures = {"gpu": self._machine.__dict__, "size": self._size, "models": self.results}
+        partial = write_results("gpu", figures | {"left_out": self.left_out}, out / ".partial")
+        partial.replace(out / partial.name)
+        partial.parent.rmdir()
+
+    def _do(self, step: Step, result: dict[str, Any]) -> None:
+        path, checkpoint = model_files(step.model, self._folder)
+        if step.precision:
+            heads = _HEAD_SETS[step.head_set]
+            folder = self._folder / f"{step.model}-{step.head_set}"
+            figures = self._engine(path, step.precision, heads, folder)
+            result["engines"][f"{step.precision} {step.head_set}"] = figures
+            return
+        arguments = ["--onnx", str(path), *self._common()]
+        arguments += ["--checkpoint", str(checkpoint)] if checkpoint else []
+        left_s = self._end - time.monotonic() if self._options.limit_s else None
+        others = run_json("benchmarks.gpu_others", *arguments, timeout_s=left_s)
+        width, height = self._options.size
+        work = count_work(onnx.load(path), height, width)
+        result |= {"others": others, "operations": work.operations}
+        rates = [others.get(key) for key in ("matrix_operations_per_s", "bytes_per_s")]
+        if all(rates):
+            result["floor_ms"] = work.floor_ms(*rates)
+
+    def _common(self) -> list[str]:
+        options = self._options
+        return ["--size", self._size, "--repeats", str(options.repeats),
+                "--warm-up-s", str(options.warm_up_s)]  # fmt: skip
+
+    def _engine(
+        self, path: Path, precision: str, heads: Sequence[str] | None, folder: Path
+    ) -> dict[str, Any]:
+        """Build one engine, unless it is there, and measure it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        engine = folder / f"{precision}.engine"
+        record = engine.with_name(engine.name + ".manifest.json")
+        if not _is_built(record, path):
+            command = [sys.executable, "-m", "ddfd_trt.engine_cli", str(path), str(engine)]
+            command += ["--size", self._size, "--precision", precision]
+            command += ["--timing-cache", str(self._folder / "timing.cache")]
+            command += ["--heads", *heads] if heads is not None else []
+            command += self._options.engine_options
+            build = subprocess.run(command, capture_output=True, text=True, check=False)
+            if build.returncode:
+                return {"error": " ".join(build.stderr.split()[-60:])}
+        manifest = json.loads(record.read_text(encoding="utf-8"))
+        growth = self._options.growth_frames if heads is None and precision == "fp16" else 0
+        figures = run_json(
+            "benchmarks.gpu_engine", str(engine), *self._common(), "--growth-frames", str(growth)
+        )
+        return figures | {
+            "build_s": manifest["build_seconds"],
+            "engine_bytes": manifest["engine_bytes"],
+            "parity": manifest["parity"]["heads"],
+        }
 
 
-def bench_engine(
-    path: Path,
-    precision: str,
-    heads: Sequence[str] | None,
-    options: argparse.Namespace,
-    folder: Path,
-) -> dict[str, Any]:
-    """Build one engine and measure it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    engine, size = folder / f"{precision}.engine", "{}x{}".format(*options.size)
-    command = [sys.executable, "-m", "ddfd_trt.engine_cli", str(path), str(engine)]
-    command += ["--size", size, "--precision", precision, *options.engine_options]
-    command += ["--timing-cache", str(folder.parent / "timing.cache")]
-    if heads is not None:
-        command += ["--heads", *heads]
-    build = subprocess.run(command, capture_output=True, text=True, check=False)
-    if build.returncode:
-        return {"error": " ".join(build.stderr.split()[-60:])}
-    manifest = json.loads(engine.with_name(engine.name + ".manifest.json").read_text())
-    growth = options.growth_frames if heads is None and precision == "fp16" else 0
-    figures = run_json(
-        "benchmarks.gpu_engine", str(engine), "--size", size, "--repeats", str(options.repeats),
-        "--growth-frames", str(growth),
-    )  # fmt: skip
-    return figures | {
-        "build_s": manifest["build_seconds"],
-        "engine_bytes": manifest["engine_bytes"],
-        "parity": manifest["parity"]["heads"],
-    }
+def _is_built(record: Path, model: Path) -> bool:
+    """Whether an engine's manifest is there and names this model."""
+    if not record.is_file():
+        return False
+    known = json.loads(record.read_text(encoding="utf-8"))["onnx_sha256"]
+    return bool(known == file_sha256(model))
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+    else:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
 def write_models(names: Sequence[str], folder: Path, console: Console) -> int:
@@ -160,7 +277,7 @@ def table(results: dict[str, Any], size: str) -> Table:
                 made.add_row(name, runtime, values.get("error", "-")[:60])
                 continue
             latency = [f"{values[key]:.3f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
-            rate, used = values.get("frames_per_s"), values.get("gpu_used_bytes")
+            rate, used = values.get("frames_per_s"), values.get("engine_gpu_bytes")
             begin = values.get("start_to_first_answer_s")
             made.add_row(
                 name, runtime, *latency,
@@ -187,6 +304,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
         for runtime, values in [*result["others"].items(), *result["engines"].items()]
         if isinstance(values, dict) and "p50_ms" in values
     ]
+    if not bars:
+        return
     figure, axes = pyplot.subplots(figsize=(8, 1 + 0.3 * len(bars)), layout="constrained")
     axes.barh([label for label, _ in bars], [value for _, value in bars])
     axes.set_xscale("log")
@@ -198,52 +317,45 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write ``gpu.json`` and ``gpu.png``; 1 without a GPU or when any failed."""
-    parser = argparse.ArgumentParser(prog="gpu", description=__doc__)
-    default = [*sorted(name for name in shipped_models() if "nyu" in name)[:1], "2hded"]
-    parser.add_argument("--models", nargs="+", default=default)
-    parser.add_argument("--size", type=parse_size, default=(640, 480), metavar="WIDTHxHEIGHT")
-    parser.add_argument("--precisions", nargs="+", default=["fp16", "fp32"])
-    parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--growth-frames", type=int, default=10_000)
-    parser.add_argument("--engine-options", nargs=argparse.REMAINDER, default=[],
-                        help="further arguments of ddfd-engine, at the end")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--only-models", type=Path, metavar="FOLDER",
-                        help="only write the models there that are not shipped")  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     console = Console()
     try:
         if options.only_models is not None:
             return write_models(options.models, options.only_models, console)
         machine = probe_gpu()
-        results = {}
-        with TemporaryDirectory() as folder:
-            for name in options.models:
-                console.print(f"{name} ...")
-                results[name] = bench_model(name, options, Path(folder))
     except DdfdError as error:
         console.print(str(error), style="red", markup=False)
         return 1
-    size = "{}x{}".format(*options.size)
-    console.print(table(results, size))
-    figures = {"gpu": machine.__dict__, "clocks": clocks(), "size": size, "models": results}
-    write_results("gpu", figures, options.out)
-    plot(results, options.out / "gpu.png")
-    engines = [item for result in results.values() for item in result["engines"].values()]
-    return int(any("error" in item for item in engines))
+    steps = ordered_steps(options.models, options.precisions, options.head_sets)
+    with _folder(options.keep) as folder:
+        bench = Bench(options, machine, folder)
+        bench.run(steps, console)
+    console.print(table(bench.results, "{}x{}".format(*options.size)))
+    plot(bench.results, options.out / "gpu.png")
+    return int(bench.failed)
 
 
-def clocks() -> str:
-    """What nvidia-smi says about clocks and power; empty where it does not exist (Jetson)."""
-    command = [
-        "nvidia-smi", "--format=csv,noheader",
-        "--query-gpu=name,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit,temperature.gpu",
-    ]  # fmt: skip
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return run.stdout.strip()
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gpu", description=__doc__)
+    default = [*sorted(name for name in shipped_models() if "nyu" in name)[:1], "2hded"]
+    parser.add_argument("--models", nargs="+", default=default)
+    parser.add_argument("--size", type=parse_size, default=(640, 480), metavar="WIDTHxHEIGHT")
+    parser.add_argument("--precisions", nargs="+", default=["fp16", "fp32"])
+    parser.add_argument("--head-sets", nargs="+", choices=_HEAD_SETS, default=list(_HEAD_SETS))
+    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--warm-up-s", type=float, default=WARM_UP_S)
+    parser.add_argument("--growth-frames", type=int, default=10_000)
+    parser.add_argument("--limit-s", type=float,
+                        help="begin no further build or comparison after so long")  # fmt: skip
+    parser.add_argument("--keep", type=Path, metavar="FOLDER",
+                        help="keep engines and kernel timings there; what is there is measured "
+                        "without building it again")  # fmt: skip
+    parser.add_argument("--engine-options", nargs=argparse.REMAINDER, default=[],
+                        help="further arguments of ddfd-engine, at the end")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--only-models", type=Path, metavar="FOLDER",
+                        help="only write the models there that are not shipped")  # fmt: skip
+    return parser
 
 
 if __name__ == "__main__":

@@ -2,21 +2,27 @@
 
     python -m benchmarks.gpu_engine ENGINE --size 640x480 [--heads depth_m] [--growth-frames 10000]
 
-Prints one line of JSON.
+Prints one line of JSON. ``engine_gpu_bytes`` is what the device's free memory lost between an
+empty CUDA context and the end of the timing: weights, activations, buffers and loaded kernels,
+without the context itself. On a Jetson, and wherever other processes allocate meanwhile, theirs is
+in it too; the same holds for ``growth``, the difference between two readings some frames apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 _STARTED = time.perf_counter()  # before the runtime is imported
+WARM_UP_S = 2.0
+"""Clocks rise under load, and take their time."""
 
 
 def resident_bytes() -> int:
@@ -34,12 +40,47 @@ def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
     }  # fmt: skip
 
 
+def warm_up(work: Callable[[], Any], seconds: float) -> None:
+    """Do the work again and again for so long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        work()
+
+
+def timed(work: Callable[[], Any], repeats: int) -> list[float]:
+    """Milliseconds that each of so many repetitions takes."""
+    times_ms = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times_ms.append((time.perf_counter() - start) * 1e3)
+    return times_ms
+
+
+def clocks_under(work: Callable[[], Any]) -> str:
+    """Clocks and power that nvidia-smi reads while the work goes on; empty where there is none."""
+    command = [
+        "nvidia-smi", "--format=csv,noheader",
+        "--query-gpu=name,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit,temperature.gpu",
+    ]  # fmt: skip
+    try:
+        query = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    except OSError:
+        return ""
+    while query.poll() is None:
+        work()
+    return query.communicate()[0].strip()
+
+
 def measure(
     path: str,
     size: tuple[int, int],
     heads: Sequence[str] | None,
     repeats: int,
     growth_frames: int,
+    warm_up_s: float = WARM_UP_S,
 ) -> dict[str, Any]:
     """Measure one engine file.
 
@@ -49,49 +90,56 @@ def measure(
         heads: Outputs asked for; None: all.
         repeats: Frames timed.
         growth_frames: Frames between the two readings of memory; 0: none.
+        warm_up_s: How long frames run before the clock starts.
     """
     from ddfd_ros.core.metadata import golden_image
     from ddfd_ros.inference import open_backend
+    from ddfd_ros.inference.cuda_session import CudaSession
 
     start = time.perf_counter()
-    backend: Any = open_backend(path, "tensorrt")
-    open_s = time.perf_counter() - start
-    with backend:
-        self_test = backend.self_test()
-        image = golden_image(*size, seed=1)
-        backend.infer(image, heads)
-        first_answer_s = time.perf_counter() - _STARTED
-        backend.warm_up(*size, heads)
-        times_ms = []
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            start = time.perf_counter()
-            backend.infer(image, heads)
-            times_ms.append((time.perf_counter() - start) * 1e3)
-        total_s = time.perf_counter() - begin
-        free, total = backend.free_memory_bytes()
-        result = {
-            "device": backend.device,
-            "heads": list(heads or backend.contract.outputs),
-            "cuda_graph": backend.graph_problem or "captured",
-            "open_s": open_s,
-            "start_to_first_answer_s": first_answer_s,
-            **percentiles(times_ms),
-            "frames_per_s": repeats / total_s,
-            "activation_bytes": backend.device_memory_bytes,
-            "gpu_used_bytes": total - free,
-            "self_test": self_test["mismatch"],
-        }
-        if growth_frames:
-            result["growth"] = _growth(backend, image, heads, growth_frames)
-    return result
+    session = CudaSession()  # what is free now is free of this engine
+    try:
+        free_before = session.free_memory_bytes()[0]
+        backend: Any = open_backend(path, "tensorrt")
+        open_s = time.perf_counter() - start
+        with backend:
+            self_test = backend.self_test()
+            image = golden_image(*size, seed=1)
+
+            def work() -> None:
+                backend.infer(image, heads)
+
+            work()
+            first_answer_s = time.perf_counter() - _STARTED
+            backend.warm_up(*size, heads)
+            warm_up(work, warm_up_s)
+            begin = time.perf_counter()
+            times_ms = timed(work, repeats)
+            total_s = time.perf_counter() - begin
+            clocks = clocks_under(work)
+            return {
+                "device": backend.device,
+                "heads": list(heads or backend.contract.outputs),
+                "cuda_graph": backend.graph_problem or "captured",
+                "open_s": open_s,
+                "start_to_first_answer_s": first_answer_s,
+                **percentiles(times_ms),
+                "frames_per_s": repeats / total_s,
+                "clocks_under_load": clocks,
+                "activation_bytes": backend.device_memory_bytes,
+                "engine_gpu_bytes": free_before - session.free_memory_bytes()[0],
+                "self_test": self_test["mismatch"],
+                **({"growth": _growth(backend, work, growth_frames)} if growth_frames else {}),
+            }
+    finally:
+        session.close()
 
 
-def _growth(backend: Any, image: np.ndarray, heads: Any, frames: int) -> dict[str, int]:
-    """Memory before and after so many frames."""
+def _growth(backend: Any, work: Callable[[], Any], frames: int) -> dict[str, int]:
+    """Memory lost over so many frames."""
     before = (backend.free_memory_bytes()[0], resident_bytes())
     for _ in range(frames):
-        backend.infer(image, heads)
+        work()
     after = (backend.free_memory_bytes()[0], resident_bytes())
     return {
         "frames": frames,
@@ -110,11 +158,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--heads", nargs="+")
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--growth-frames", type=int, default=0)
+    parser.add_argument("--warm-up-s", type=float, default=WARM_UP_S)
     got = parser.parse_args(arguments)
-    width, height = got.size
-    print(
-        json.dumps(measure(got.engine, (height, width), got.heads, got.repeats, got.growth_frames))
-    )
+    size = (got.size[1], got.size[0])
+    figures = measure(got.engine, size, got.heads, got.repeats, got.growth_frames, got.warm_up_s)
+    print(json.dumps(figures))
     return 0
 
 

@@ -2,7 +2,9 @@
 
     python -m benchmarks.gpu_others --checkpoint M.pt --onnx M.onnx --size 640x480
 
-Prints one line of JSON. What is not installed is named with the reason instead of a figure.
+Prints lines of JSON, each when it is known. What is not installed is named with the reason instead
+of a figure. Torch is measured in true single precision and in TF32, which it takes for
+convolutions unless told otherwise, and which keeps ten bits of the mantissa.
 """
 
 from __future__ import annotations
@@ -10,45 +12,86 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_engine import percentiles
+from benchmarks.gpu_engine import WARM_UP_S, percentiles, timed, warm_up
 
 _MATRIX_SIDE = 8192
 
 
-def torch_runs(checkpoint: str, size: tuple[int, int], repeats: int) -> dict[str, Any]:
-    """Torch in single precision, eager and compiled, with the copies to and from the device."""
+def torch_runs(
+    checkpoint: str, size: tuple[int, int], repeats: int, warm_up_s: float
+) -> Iterator[tuple[str, Any]]:
+    """Torch, eager and compiled, with the copies to and from the device: names and figures."""
     try:
         import torch
     except ImportError as error:
-        return {"torch": str(error)}
+        yield "torch", str(error)
+        return
     from ddfd_ros.model.byte_graph import ByteGraph
     from ddfd_ros.model.checkpoint import load_checkpoint
 
     if not torch.cuda.is_available():
-        return {"torch": f"torch {torch.__version__} sees no CUDA device"}
+        yield "torch", f"torch {torch.__version__} sees no CUDA device"
+        return
     network, contract = load_checkpoint(checkpoint)
     graph = ByteGraph(network.to("cuda"), contract.outputs).to("cuda")
-    image = torch.from_numpy(np.zeros((*size, 3), np.uint8)).pin_memory()
-    results: dict[str, Any] = {}
     with torch.inference_mode():
-        for name, run in (("torch eager fp32", graph), ("torch compiled fp32", None)):
+        # Compiling last: it can take minutes, and fail.
+        for name, tf32, compiled in (
+            ("torch eager fp32", False, False),
+            ("torch eager tf32", True, False),
+            ("torch compiled tf32", True, True),
+        ):
+            allow_tf32(torch, tf32)
             try:
-                called = run or torch.compile(graph)
-                results[name] = _timed(lambda c=called: _answer(c, image), repeats)
+                run = TorchRun(torch, torch.compile(graph) if compiled else graph, size)
+                yield name, _timed(run, repeats, warm_up_s)
             except RuntimeError as error:
-                results[name] = str(error).splitlines()[0]
-        results["matrix_operations_per_s"] = _matrix_rate(torch)
-        results["bytes_per_s"] = _bandwidth(torch)
-    return results
+                yield name, str(error).splitlines()[0]
+            if name == "torch eager tf32":
+                yield "matrix_operations_per_s", _matrix_rate(torch)
+                yield "bytes_per_s", _bandwidth(torch)
 
 
-def _answer(graph: Any, image: Any) -> list[np.ndarray]:
-    return [value.cpu().numpy() for value in graph(image.to("cuda", non_blocking=True))]
+def allow_tf32(torch: Any, allowed: bool) -> None:
+    """Let convolutions and products of matrices round their inputs to TF32, or not."""
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+class TorchRun:
+    """A network whose image and answers go through page-locked memory, as an engine's do.
+
+    Args:
+        torch: The module.
+        graph: A ``ByteGraph`` on the device.
+        size: Height and width in pixels.
+        device: Where it runs.
+    """
+
+    def __init__(
+        self, torch: Any, graph: Any, size: tuple[int, int], device: str = "cuda"
+    ) -> None:
+        self._graph, self._device = graph, device
+        self._synchronize = torch.cuda.synchronize
+        self._inputs = [value.pin_memory() for value in graph.examples(*size)]
+        self._answers = [
+            torch.empty(value.shape, dtype=value.dtype, pin_memory=True) for value in self._run()
+        ]
+
+    def _run(self) -> Any:
+        return self._graph(*(v.to(self._device, non_blocking=True) for v in self._inputs))
+
+    def __call__(self) -> list[np.ndarray]:
+        """One frame's answers, each an array of its own."""
+        for answer, value in zip(self._answers, self._run(), strict=True):
+            answer.copy_(value, non_blocking=True)
+        self._synchronize()
+        return [answer.numpy().copy() for answer in self._answers]
 
 
 def _matrix_rate(torch: Any) -> float:
@@ -77,7 +120,9 @@ def _device_seconds(torch: Any, work: Callable[[], Any], repeats: int = 20) -> f
     return (time.perf_counter() - start) / repeats
 
 
-def onnx_runtime(path: str, size: tuple[int, int], repeats: int) -> dict[str, Any]:
+def onnx_runtime(
+    path: str, size: tuple[int, int], repeats: int, warm_up_s: float
+) -> dict[str, Any]:
     """ONNX Runtime's CUDA provider, where it is installed."""
     from ddfd_ros.core.errors import DdfdError
     from ddfd_ros.core.metadata import golden_image
@@ -86,20 +131,17 @@ def onnx_runtime(path: str, size: tuple[int, int], repeats: int) -> dict[str, An
     image = golden_image(*size, seed=1)
     try:
         with open_backend(path, "onnxruntime", device="cuda") as backend:
-            return {"onnxruntime cuda": _timed(lambda: backend.infer(image), repeats)}
+            figures = _timed(lambda: backend.infer(image), repeats, warm_up_s)
+            return {"onnxruntime cuda": figures}
     except DdfdError as error:
         return {"onnxruntime cuda": str(error)}
 
 
-def _timed(work: Callable[[], Any], repeats: int) -> dict[str, float]:
-    for _ in range(10):
+def _timed(work: Callable[[], Any], repeats: int, warm_up_s: float) -> dict[str, float]:
+    for _ in range(3):  # compiles, and chooses kernels
         work()
-    times_ms = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times_ms.append((time.perf_counter() - start) * 1e3)
-    return percentiles(times_ms)
+    warm_up(work, warm_up_s)
+    return percentiles(timed(work, repeats))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,14 +153,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--onnx", help="for ONNX Runtime")
     parser.add_argument("--size", type=parse_size, default=(640, 480), metavar="WIDTHxHEIGHT")
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--warm-up-s", type=float, default=WARM_UP_S)
     got = parser.parse_args(arguments)
     size = (got.size[1], got.size[0])
-    results: dict[str, Any] = {}
     if got.checkpoint:
-        results |= torch_runs(got.checkpoint, size, got.repeats)
+        for name, figures in torch_runs(got.checkpoint, size, got.repeats, got.warm_up_s):
+            print(json.dumps({name: figures}), flush=True)
     if got.onnx:
-        results |= onnx_runtime(got.onnx, size, got.repeats)
-    print(json.dumps(results))
+        figures = onnx_runtime(got.onnx, size, got.repeats, got.warm_up_s)
+        print(json.dumps(figures), flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""CUDA graphs over the driver's C interface: pycuda has streams but no graphs.
+"""What pycuda lacks, over the driver's C interface: CUDA graphs, and an orderly context stack.
 
 A frame on the GPU is three copies and some fifty kernels. Launched one by one, each costs the CPU
 microseconds; captured once into a graph, a frame is one launch.
@@ -20,6 +20,8 @@ FUNCTIONS: dict[str, tuple[object, ...]] = {
     "cuGraphLaunch": (_HANDLE, _HANDLE),
     "cuGraphExecDestroy": (_HANDLE,),
     "cuGraphDestroy": (_HANDLE,),
+    "cuCtxGetCurrent": (ctypes.POINTER(_HANDLE),),
+    "cuCtxPopCurrent_v2": (ctypes.POINTER(_HANDLE),),
 }
 """The driver's functions (CUDA 11.4 and later) and the types of their arguments."""
 
@@ -40,6 +42,18 @@ def load_driver() -> ctypes.CDLL:
     return library
 
 
+def drop_current_context(handle: int) -> None:
+    """Take a context off the calling thread's stack in the driver, if it lies on top there.
+
+    For a primary context pycuda's ``detach`` leaves that out: it counts on the release of a
+    context to do it, which holds for contexts of one's own only.
+    """
+    driver, current = load_driver(), _HANDLE()
+    driver.cuCtxGetCurrent(ctypes.byref(current))
+    if current.value == handle:
+        driver.cuCtxPopCurrent_v2(ctypes.byref(current))
+
+
 class CudaGraph:
     """Work captured from a stream, to be launched again and again.
 
@@ -49,7 +63,7 @@ class CudaGraph:
 
     Raises:
         CudaGraphError: The driver has no graphs, or the work cannot be captured. The stream is
-            usable again afterwards.
+            usable again afterwards, also when ``work`` itself raises.
     """
 
     def __init__(self, stream_handle: int, work: Callable[[], None]) -> None:
@@ -58,15 +72,16 @@ class CudaGraph:
         graph = _HANDLE()
         self._call("cuStreamBeginCapture_v2", _HANDLE(stream_handle), _CAPTURE_THREAD_LOCAL)
         try:
-            work()
-        finally:  # a capture left open would make the stream useless
-            code = self._driver.cuStreamEndCapture(_HANDLE(stream_handle), ctypes.byref(graph))
-        if code or not graph.value:
-            raise CudaGraphError(f"cuStreamEndCapture: CUDA error {code}")
-        try:
+            try:
+                work()
+            finally:  # a capture left open would make the stream useless
+                code = self._driver.cuStreamEndCapture(_HANDLE(stream_handle), ctypes.byref(graph))
+            if code or not graph.value:
+                raise CudaGraphError(f"cuStreamEndCapture: CUDA error {code}")
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, 0)
         finally:
-            self._driver.cuGraphDestroy(graph)
+            if graph.value:
+                self._driver.cuGraphDestroy(graph)
 
     def launch(self, stream_handle: int) -> None:
         """Enqueue the whole work."""

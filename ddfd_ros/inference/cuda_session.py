@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,22 @@ import numpy as np
 import pycuda.driver as cuda
 
 from ddfd_ros.core.errors import InferenceError
+from ddfd_ros.inference import cuda_graph
 from ddfd_ros.inference.base import DeviceError, one_line
 
 CudaError = cuda.Error
 """Base of what pycuda raises."""
+
+
+class _Here(threading.local):
+    """The primary context in one thread, shared by the thread's sessions."""
+
+    users = 0
+    device: Any = None
+    context: Any = None
+
+
+_here = _Here()
 
 
 class CudaSession:
@@ -26,16 +39,18 @@ class CudaSession:
         DeviceError: There is no usable GPU.
     """
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._buffers: list[Any] = []
         self._closed = False
         try:
-            cuda.init()
-            self._device = cuda.Device(index)
-            self._context = self._device.retain_primary_context()
-            self._context.push()
-            self.stream = cuda.Stream()
+            _enter()
+            try:
+                self._device = _here.device
+                self.stream = cuda.Stream()
+            except BaseException:
+                _leave()
+                raise
         except CudaError as error:
             raise DeviceError(
                 f"CUDA: expected a usable GPU, got {one_line(error)}; check nvidia-smi (on a "
@@ -96,11 +111,12 @@ class CudaSession:
         return int(free), int(total)
 
     def release(self, buffers: Sequence[Any]) -> None:
-        """Free some buffers before the session ends."""
+        """Free some buffers before the session ends; like ``close``, it tries all of them."""
         for item in buffers:
             kept: Any = item.base if isinstance(item, np.ndarray) else item
             self._buffers = [other for other in self._buffers if other is not kept]
-            kept.free()
+            with contextlib.suppress(CudaError):
+                kept.free()
 
     def close(self) -> None:
         """Free the buffers, leave the context and give it back; twice does no harm.
@@ -114,8 +130,36 @@ class CudaSession:
         steps = [item.free for item in self._buffers]
         self._buffers = []
         self.stream = None
-        for step in (*steps, self._context.pop, self._context.detach):
-            try:
+        for step in (*steps, _leave):
+            with contextlib.suppress(CudaError):
                 step()
-            except CudaError:
-                continue
+
+
+def _enter() -> None:
+    """Make the primary context current in this thread, once for all its sessions.
+
+    Once, because pycuda's ``pop`` takes what lies on top, be it another session's.
+    """
+    if not _here.users:
+        cuda.init()
+        device = cuda.Device(0)
+        context = device.retain_primary_context()
+        context.push()
+        _here.device, _here.context = device, context
+    _here.users += 1
+
+
+def _leave() -> None:
+    """Give the context back after this thread's last session.
+
+    pycuda aborts the process when a thread ends with a context on its stack. After a failure that
+    breaks the context for good, the next session begins with a new one, unless someone else in the
+    process holds the old one.
+    """
+    _here.users -= 1
+    if _here.users:
+        return
+    context, _here.device, _here.context = _here.context, None, None
+    context.detach()  # without pop before: detach would push the context again
+    with contextlib.suppress(cuda_graph.CudaGraphError):  # no driver library: nothing to do
+        cuda_graph.drop_current_context(context.handle)

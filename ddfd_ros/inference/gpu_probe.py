@@ -6,6 +6,7 @@ no GPU), so a node asks through ``probe_gpu``, which runs this module as a progr
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import subprocess
@@ -70,9 +71,8 @@ def main() -> int:
         from ddfd_ros.inference.tensorrt_backend import machine_of
 
         api = load_tensorrt()
-        session = CudaSession()
-        values = asdict(machine_of(api, session))
-        session.close()
+        with contextlib.closing(CudaSession()) as session:
+            values = asdict(machine_of(api, session))
     except (DdfdError, ImportError, OSError) as error:
         values = {"error": str(error)}
     print(_MARK + json.dumps(values), flush=True)

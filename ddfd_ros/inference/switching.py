@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Collection, MutableMapping
 from pathlib import Path
@@ -48,6 +49,7 @@ class SwitchingBackend(Backend):
         self._chosen_lens: LensConfig | None = None
         self._standby = standby
         self._engine: Backend | None = None
+        self._staged: Backend | None = None
 
     @classmethod
     def from_file(cls, path: Path, options: BackendOptions) -> SwitchingBackend:
@@ -64,6 +66,22 @@ class SwitchingBackend(Backend):
         """The one that always answers."""
         return self._standby
 
+    def stage(self, engine: Backend) -> Backend:
+        """Take over an engine that is to be tried first; closed with this unless installed.
+
+        Call it in the worker's call that opens the engine: when the worker is told to stop
+        meanwhile, it makes no further call, and nobody else could close the engine.
+        """
+        self.unstage()
+        self._staged = engine
+        return engine
+
+    def unstage(self) -> None:
+        """Close the staged engine, if there is one."""
+        engine, self._staged = self._staged, None
+        if engine is not None:
+            engine.close()
+
     def install(self, engine: Backend) -> None:
         """Answer with ``engine`` from the next frame on; one that was there is closed.
 
@@ -78,6 +96,8 @@ class SwitchingBackend(Backend):
             )
         engine.set_lens(self._chosen_lens)
         before, self._engine = self._engine, engine
+        if self._staged is engine:
+            self._staged = None
         self.failure, self.unfit_size = "", None
         self._describe(engine)
         if before is not None:
@@ -134,11 +154,11 @@ class SwitchingBackend(Backend):
 
     def _close(self) -> None:
         engine, self._engine = self._engine, None
-        try:
+        with contextlib.ExitStack() as steps:  # all of them, whatever one of them raises
+            steps.callback(self._standby.close)
             if engine is not None:
-                engine.close()
-        finally:
-            self._standby.close()
+                steps.callback(engine.close)
+            steps.callback(self.unstage)
 
     def _fits(self, engine: Backend, image: np.ndarray) -> bool:
         """Whether the engine takes this image; notes sizes that keep not fitting.

@@ -19,6 +19,7 @@ progress while building               no       no       yes      yes
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,26 @@ LEAN_PACKAGES = ("tensorrt_lean", "tensorrt_lean_bindings")
 
 LogFunction = Callable[[str, str], None]
 """Receives a severity (``ERROR``, ``WARNING``, ``INFO`` ...) and a message."""
+
+_KEPT_MESSAGES = 5
+_LOGGERS: dict[type, Any] = {}
+"""The one logger of each ``ILogger`` class; see ``TensorRt.make_logger``."""
+
+
+class MessageLog:
+    """The last complaints of TensorRT since this was made, for error messages."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    def __call__(self, severity: str, message: str) -> None:
+        """Keep errors and internal errors; see ``LogFunction``."""
+        if severity.endswith("ERROR"):
+            self._messages = [*self._messages[1 - _KEPT_MESSAGES :], " ".join(message.split())]
+
+    def __str__(self) -> str:
+        """What was said, or that nothing was."""
+        return "; ".join(self._messages) or "no reason in TensorRT's log"
 
 
 @dataclass(frozen=True)
@@ -110,20 +131,21 @@ class TensorRt:
         return int(engine.device_memory_size)
 
     def make_logger(self, log: LogFunction) -> Any:
-        """A logger for builders and runtimes that hands its messages to ``log``.
+        """The logger of this process, for builders and runtimes; ``log`` hears it from now on.
 
-        It must not raise: the caller is C++.
+        There is one, and it is never freed: TensorRT keeps the first logger it is given as a
+        global pointer, and uses it after the objects it came with are gone.
+
+        Args:
+            log: Held weakly: it hears as long as its owner keeps it. It must not raise, since the
+                caller is C++.
         """
         base = self.module.ILogger
-
-        class Logger(base):  # type: ignore[misc, valid-type]
-            def __init__(self) -> None:
-                base.__init__(self)
-
-            def log(self, severity: Any, msg: str) -> None:
-                log(str(severity.name), msg)
-
-        return Logger()
+        if base not in _LOGGERS:
+            _LOGGERS.setdefault(base, _new_logger(base))
+        logger = _LOGGERS[base]
+        logger.receivers.append(weakref.ref(log, logger.receivers.remove))
+        return logger
 
     def deserialize(self, runtime: Any, data: bytes, version_compatible: bool) -> Any:
         """An engine from its bytes; None when TensorRT refuses them (it logs why).
@@ -134,6 +156,21 @@ class TensorRt:
         if version_compatible and hasattr(runtime, "engine_host_code_allowed"):
             runtime.engine_host_code_allowed = True
         return runtime.deserialize_cuda_engine(data)
+
+
+def _new_logger(base: Any) -> Any:
+    class Logger(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.receivers: list[weakref.ref[LogFunction]] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            for receiver in tuple(self.receivers):  # TensorRT logs from several threads
+                log = receiver()
+                if log is not None:
+                    log(str(severity.name), msg)
+
+    return Logger()
 
 
 def load_tensorrt(*, build: bool = False) -> TensorRt:

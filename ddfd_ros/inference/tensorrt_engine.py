@@ -8,34 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddfd_ros.core.errors import ModelLoadError
+from ddfd_ros.inference.array_pool import ArrayPool
 from ddfd_ros.inference.base import HEAD_DTYPES, DeviceError
 from ddfd_ros.inference.cuda_graph import CudaGraph, CudaGraphError
 from ddfd_ros.inference.engine_manifest import EngineManifest
 from ddfd_ros.inference.graph import INPUT_NAME, Port, check_graph
 from ddfd_ros.inference.lens_input import LENS_NAME
-from ddfd_ros.inference.tensorrt_api import TensorRt, shape_of
+from ddfd_ros.inference.tensorrt_api import MessageLog, TensorRt, shape_of
 
 if TYPE_CHECKING:
     from ddfd_ros.inference.cuda_session import CudaSession
 
-_KEPT_MESSAGES = 5
 _INPUT_DTYPES: dict[str, type[np.generic]] = {INPUT_NAME: np.uint8, LENS_NAME: np.float32}
-
-
-class MessageLog:
-    """The last complaints of TensorRT, for error messages."""
-
-    def __init__(self) -> None:
-        self._messages: list[str] = []
-
-    def __call__(self, severity: str, message: str) -> None:
-        """Keep errors and internal errors; see ``tensorrt_api.LogFunction``."""
-        if severity.endswith("ERROR"):
-            self._messages = [*self._messages[1 - _KEPT_MESSAGES :], " ".join(message.split())]
-
-    def __str__(self) -> str:
-        """What was said, or that nothing was."""
-        return "; ".join(self._messages) or "no reason in TensorRT's log"
 
 
 class LoadedEngine:
@@ -67,33 +51,26 @@ class LoadedEngine:
     ) -> None:
         self.manifest = manifest
         self.graph_problem = "" if use_graph else "switched off"
+        self.device_memory_bytes = 0
         self._api, self._session = api, session
         self._log = MessageLog()
-        self._logger = api.make_logger(self._log)  # must outlive the runtime
-        self._runtime = api.module.Runtime(self._logger)
-        engine = api.deserialize(self._runtime, data, manifest.version_compatible)
-        if engine is None:
-            raise ModelLoadError(
-                f"TensorRT {api.version}: expected an engine it can load, got: {self._log}; build "
-                "it again with ddfd-engine on this machine"
-            )
-        self._engine: Any = engine
-        inputs, outputs = self._ports()
-        self._batched = check_graph(manifest.contract, inputs, outputs)
-        self._beside = tuple(port.name for port in inputs if port.name != INPUT_NAME)
-        self.device_memory_bytes = api.device_memory_bytes(engine)
-        self._context: Any = engine.create_execution_context()
-        if self._context is None:
-            raise DeviceError(
-                f"TensorRT: expected {self.device_memory_bytes / 1e6:.0f} MB for an execution "
-                f"context, got: {self._log}; free GPU memory or build for a smaller size"
-            )
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._batched = False
+        self._beside: tuple[str, ...] = ()
         self._graphs: dict[tuple[str, ...], CudaGraph] = {}
         self._shape: tuple[int, ...] = ()
         self._views: dict[str, np.ndarray] = {}
+        self._answers: dict[str, ArrayPool] = {}
         self._device: dict[str, Any] = {}
         self._host: dict[str, np.ndarray] = {}
-        self._allocate()
+        try:
+            self._load(data)
+            self._allocate()
+        except BaseException:
+            self.close()  # now: the traceback would keep all of it until the context is gone
+            raise
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -111,7 +88,7 @@ class LoadedEngine:
             beside: What the engine takes besides, such as ``lens``; read anew for every image.
 
         Returns:
-            Per head an array of its own.
+            Per head an array that is not written to again while anyone holds it or a view of it.
 
         Raises:
             DeviceError: TensorRT or CUDA failed.
@@ -133,7 +110,7 @@ class LoadedEngine:
             except CudaGraphError as error:
                 raise DeviceError(f"CUDA graph: {error}; the GPU failed: open again") from error
             self._session.synchronize()
-        return {name: self._views[name].copy() for name in heads}
+        return {name: self._answer(name) for name in heads}
 
     def close(self) -> None:
         """Free graphs, context, engine and memory, in this order."""
@@ -141,22 +118,48 @@ class LoadedEngine:
             graph.close()
         self._graphs.clear()
         self._views.clear()
+        self._answers.clear()
         self._context = self._engine = self._runtime = None
         buffers = [*self._host.values(), *self._device.values()]
         self._host, self._device = {}, {}
         self._session.release(buffers)
 
-    def _ports(self) -> tuple[list[Port], list[Port]]:
-        engine, modes = self._engine, self._api.module.TensorIOMode
-        ports: dict[bool, list[Port]] = {True: [], False: []}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            shape = tuple(
-                None if side < 0 else side for side in shape_of(engine.get_tensor_shape(name))
+    def _load(self, data: bytes) -> None:
+        """Deserialise the engine, compare it with its contract, make its execution context.
+
+        No local names for TensorRT's objects: ``close`` must be able to free them.
+        """
+        api, manifest = self._api, self.manifest
+        self._runtime = api.module.Runtime(api.make_logger(self._log))
+        self._engine = api.deserialize(self._runtime, data, manifest.version_compatible)
+        if self._engine is None:
+            raise ModelLoadError(
+                f"TensorRT {api.version}: expected an engine it can load, got: {self._log}; build "
+                "it again with ddfd-engine on this machine"
             )
-            dtype = self._api.dtype_name(engine.get_tensor_dtype(name))
+        inputs, outputs = self._ports()
+        self._batched = check_graph(manifest.contract, inputs, outputs)
+        self._beside = tuple(port.name for port in inputs if port.name != INPUT_NAME)
+        self.device_memory_bytes = api.device_memory_bytes(self._engine)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise DeviceError(
+                f"TensorRT: expected {self.device_memory_bytes / 1e6:.0f} MB for an execution "
+                f"context, got: {self._log}; free GPU memory or build for a smaller size"
+            )
+
+    def _ports(self) -> tuple[list[Port], list[Port]]:
+        modes = self._api.module.TensorIOMode
+        ports: dict[bool, list[Port]] = {True: [], False: []}
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            shape = tuple(
+                None if side < 0 else side
+                for side in shape_of(self._engine.get_tensor_shape(name))
+            )
+            dtype = self._api.dtype_name(self._engine.get_tensor_dtype(name))
             port = Port(name, dtype, shape)
-            ports[engine.get_tensor_mode(name) == modes.INPUT].append(port)
+            ports[self._engine.get_tensor_mode(name) == modes.INPUT].append(port)
         return ports[True], ports[False]
 
     def _allocate(self) -> None:
@@ -185,7 +188,15 @@ class LoadedEngine:
             plane = _plane(name, *shape[:2])
             size_bytes = int(np.prod(plane)) * _dtype(name).itemsize
             self._views[name] = self._host[name][:size_bytes].view(_dtype(name)).reshape(plane)
+        self._answers = {
+            name: ArrayPool(_plane(name, *shape[:2]), _dtype(name)) for name in self.heads
+        }
         self._shape = shape
+
+    def _answer(self, name: str) -> np.ndarray:
+        array = self._answers[name].take()
+        np.copyto(array, self._views[name])
+        return array
 
     def _enqueue(self, heads: tuple[str, ...]) -> None:
         session, views = self._session, self._views
@@ -201,10 +212,12 @@ class LoadedEngine:
     def _capture(self, heads: tuple[str, ...]) -> None:
         if self.graph_problem:
             return
+        from ddfd_ros.inference.cuda_session import CudaError  # here: builders have no pycuda
+
         try:
             handle = self._session.stream.handle
             self._graphs[heads] = CudaGraph(handle, lambda: self._enqueue(heads))
-        except (CudaGraphError, DeviceError) as error:
+        except (CudaGraphError, DeviceError, CudaError) as error:
             self.graph_problem = str(error)  # runs kernel by kernel: slower, but the same
 
 

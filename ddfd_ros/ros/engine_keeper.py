@@ -207,16 +207,17 @@ class EngineKeeper:
     def _swap_in(self, path: Path, wish: EngineWish) -> None:
         """Open, check and warm up an engine, step by step so that frames pass in between."""
         self._tell("loading the engine")
-        engine: Backend = self._call(lambda _: open_backend(path, "tensorrt"))
+        backend = self._backend
+        engine: Backend = self._call(lambda _: backend.stage(open_backend(path, "tensorrt")))
         try:
             self._call(lambda _: engine.self_test())
             heads = engine.contract.outputs
             if "depth_m" in heads:
                 self._call(lambda _: engine.warm_up(wish.height, wish.width, ("depth_m",)))
             self._call(lambda _: engine.warm_up(wish.height, wish.width, heads))
-            self._call(lambda _: self._backend.install(engine))
+            self._call(lambda _: backend.install(engine))
         except BaseException:
-            self._call(lambda _: engine.close())
+            self._call(lambda _: backend.unstage())
             raise
         self._path = path
         self._sha256, self._reason, self._pause_s = self._digest(path), "", self._plan.retry_s

@@ -51,17 +51,13 @@ def open_serving(
 def _install(path: Path, backend: SwitchingBackend, self_test: bool) -> str:
     """Let an engine answer; why it cannot, or nothing when it does."""
     try:
-        engine = open_backend(path, "tensorrt")
-    except DdfdError as error:
-        return str(error)  # served without it, and built again or tried again later
-    try:
+        engine = backend.stage(open_backend(path, "tensorrt"))
         if self_test:
             engine.self_test()
         backend.install(engine)
     except ParityError:
-        engine.close()
         raise  # an engine that answers wrongly is a fault of this machine: not to be passed over
     except DdfdError as error:
-        engine.close()
-        return str(error)
+        backend.unstage()
+        return str(error)  # served without it, and built again or tried again later
     return ""

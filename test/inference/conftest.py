@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ddfd_ros.core.metadata import CONTRACT_KEY, ModelContract, make_golden
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 
+STANDIN = Path(__file__).resolve().parents[1] / "standin"
 WEIGHTS = np.random.default_rng(3).normal(size=(1, 3, 3, 3)).astype(np.float32)
 
 
@@ -186,3 +188,20 @@ def make():
 def runtime(request):
     pytest.importorskip(request.param)
     return request.param
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """A GPU with TensorRT 10.13 (stand-ins); pycuda's driver module.
+
+    At the end nothing must have happened that would have ended the process.
+    """
+    monkeypatch.syspath_prepend(str(STANDIN))
+    import standin_gpu
+
+    standin_gpu.install(monkeypatch, STANDIN_FAIL=str(tmp_path / "fail"))
+    import pycuda.driver
+
+    yield pycuda.driver
+    gc.collect()
+    assert not pycuda.driver._faults

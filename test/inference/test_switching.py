@@ -102,3 +102,49 @@ def test_a_new_engine_closes_the_old_one(pair, make, tmp_path):
     assert engine._closed
     backend.close()
     assert again._closed
+
+
+def test_a_staged_engine_answers_nothing_and_ends_with_the_backend(pair, make):
+    backend, engine = pair
+    assert backend.stage(engine) is engine
+    check(make, backend)
+    assert backend.runtime == "onnxruntime"
+    assert backend.engine is None
+    backend.close()
+    assert engine._closed
+
+
+def test_a_staged_engine_is_closed_by_the_next_or_when_it_is_not_to_serve(pair, make, tmp_path):
+    backend, engine = pair
+    backend.stage(engine)
+    again = open_backend(tmp_path / "tiny.onnx", "onnxruntime", threads=1)
+    backend.stage(again)
+    assert engine._closed
+    backend.unstage()
+    backend.unstage()
+    assert again._closed
+
+
+def test_an_installed_engine_is_staged_no_more(pair, make):
+    backend, engine = pair
+    backend.install(backend.stage(engine))
+    backend.unstage()
+    check(make, backend)
+    assert backend.runtime == "tensorrt"
+
+
+def test_everything_is_closed_whatever_one_of_them_raises(pair, make, tmp_path):
+    backend, engine = pair
+    backend.install(engine)
+    again = open_backend(tmp_path / "tiny.onnx", "onnxruntime", threads=1)
+    backend.stage(again)
+
+    def fail():
+        raise DeviceError("CUDA: lost")
+
+    engine._close = again._close = fail
+    with pytest.raises(DeviceError, match="lost"):
+        backend.close()
+    assert engine._closed
+    assert again._closed
+    assert backend.standby._closed

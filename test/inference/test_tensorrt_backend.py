@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
+import weakref
 
 import numpy as np
 import pytest
@@ -26,20 +27,7 @@ from ddfd_ros.inference.engine_manifest import (
     write_manifest,
 )
 
-STANDIN = Path(__file__).resolve().parents[1] / "standin"
 MACHINE = GpuMachine("Stand-in", "8.7", "12.6", "10.13.0.35")
-
-
-@pytest.fixture
-def gpu(monkeypatch, tmp_path):
-    """A GPU with TensorRT 10.13 (stand-ins); returns pycuda's driver module."""
-    monkeypatch.syspath_prepend(str(STANDIN))
-    import standin_gpu
-
-    standin_gpu.install(monkeypatch, STANDIN_FAIL=str(tmp_path / "fail"))
-    import pycuda.driver
-
-    return pycuda.driver
 
 
 @pytest.fixture
@@ -129,6 +117,35 @@ def test_without_graphs_it_answers_all_the_same(write_engine, make, monkeypatch)
         assert "900" in backend.graph_problem
 
 
+def test_a_capture_that_breaks_leaves_an_engine_without_graphs(
+    write_engine, make, gpu, monkeypatch
+):
+    monkeypatch.setenv("STANDIN_NO_CAPTURE", "1")
+    with open_backend(write_engine()) as backend:
+        for seed in range(3):
+            check(make, backend, 64, 96, seed)
+        assert "previous error during capture" in backend.graph_problem
+        assert not gpu._driver.graphs
+
+
+def test_a_network_that_refuses_within_a_capture_leaves_no_graph(
+    write_engine, make, gpu, monkeypatch
+):
+    import tensorrt
+
+    run = tensorrt.IExecutionContext.execute_async_v3
+    monkeypatch.setattr(
+        tensorrt.IExecutionContext,
+        "execute_async_v3",
+        lambda self, handle: gpu._streams[handle]._capture is None and run(self, handle),
+    )
+    with open_backend(write_engine()) as backend:
+        for seed in range(3):
+            check(make, backend, 64, 96, seed)
+        assert "expected the engine to run" in backend.graph_problem
+        assert not gpu._driver.graphs
+
+
 def test_nothing_is_allocated_per_frame_and_all_is_freed(write_engine, make, gpu):
     backend = open_backend(write_engine())
     backend.warm_up(64, 96)
@@ -140,10 +157,35 @@ def test_nothing_is_allocated_per_frame_and_all_is_freed(write_engine, make, gpu
     backend.close()
     backend.close()
     assert not gpu._live
-    assert not gpu._stacks.items
-    assert gpu.Context._retained == 0
+    assert not gpu._stacks.pycuda
+    assert not gpu._stacks.driver
+    assert gpu._primary.retained == 0
     with pytest.raises(InferenceError, match="closed"):
         backend.infer(golden_image(64, 96, 1))
+
+
+def test_an_answer_that_is_held_is_never_written_to_again(write_engine, make):
+    shapes = ShapeRange((64, 64), (64, 96), (128, 160))
+    with open_backend(write_engine(shapes=shapes)) as backend:
+        held = [backend.infer(golden_image(50, 70, seed)) for seed in range(8)]
+        parts = [answer["depth_m"][3:9].T[::2] for answer in held[4:]]
+        held = held[:4]  # the later ones are held by views of views alone
+        for seed in range(8, 12):
+            backend.infer(golden_image(50, 70, seed))
+        for seed, answer in enumerate(held):
+            again = backend.infer(golden_image(50, 70, seed))
+            for head, value in answer.items():
+                np.testing.assert_array_equal(value, again[head])
+        for seed, part in enumerate(parts, start=4):
+            again = backend.infer(golden_image(50, 70, seed))
+            np.testing.assert_array_equal(part, again["depth_m"][3:9].T[::2])
+
+
+def test_an_answer_that_is_not_held_gives_its_memory_to_the_next(write_engine):
+    with open_backend(write_engine()) as backend:
+        memory = weakref.ref(backend.infer(golden_image(64, 96, 1))["depth_m"].base)
+        for seed in range(3):
+            assert backend.infer(golden_image(64, 96, seed))["depth_m"].base is memory()
 
 
 def test_sizes_within_a_range_and_beyond_it(write_engine, make):
@@ -181,8 +223,8 @@ def test_smaller_engines_answer_for_fewer_heads(write_engine, make, gpu):
 def test_a_failing_kernel_is_reported_and_freed(write_engine, make, gpu, tmp_path):
     backend = open_backend(write_engine())
     check(make, backend, 64, 96, 1)
-    (tmp_path / "fail").write_text("cuStreamSynchronize failed: an illegal memory access")
-    with pytest.raises(DeviceError, match=r"expected the GPU to answer, got LaunchError.*illegal"):
+    (tmp_path / "fail").write_text("an illegal memory access")
+    with pytest.raises(DeviceError, match=r"expected the GPU to answer, got LogicError.*illegal"):
         backend.infer(golden_image(64, 96, 2))
     backend.close()
     assert not gpu._live
@@ -197,7 +239,20 @@ def test_too_little_memory_says_so_and_leaves_nothing(write_engine, gpu, monkeyp
     with pytest.raises(DeviceError, match=r"out of memory; free GPU memory"):
         open_backend(path)
     assert not gpu._live
-    assert gpu.Context._retained == 0
+    assert gpu._primary.retained == 0
+
+
+def test_what_fails_while_opening_is_freed_before_the_context(write_engine, gpu, monkeypatch):
+    path = write_engine()
+    monkeypatch.setenv("STANDIN_MEMORY", "30000")
+    try:
+        open_backend(path)
+    except DeviceError as error:
+        kept = error  # and with its traceback every frame that was left
+    assert "out of memory" in str(kept)
+    del kept
+    gc.collect()
+    assert not gpu._faults
 
 
 def test_another_thread_is_refused(write_engine):
@@ -224,6 +279,52 @@ def test_two_engines_in_one_thread_and_reopening(write_engine, make, gpu):
             check(make, one, 64, 96, 1)
             check(make, two, 64, 96, 2)
     assert not gpu._live
+
+
+def test_one_engine_goes_on_when_another_in_its_thread_ends(write_engine, make, gpu):
+    shapes = ShapeRange((64, 64), (64, 96), (128, 160))
+    one, two = open_backend(write_engine()), open_backend(write_engine("two.engine", shapes))
+    check(make, one, 64, 96, 1)
+    one.close()
+    for height in (64, 128):
+        check(make, two, height, 96, 2)
+        check(make, two, height, 96, 3)
+    assert two.free_memory_bytes()[0] > 0
+    with open_backend(write_engine()) as three:
+        two.close()
+        check(make, three, 64, 96, 4)
+    assert not gpu._live
+
+
+def test_a_broken_context_is_given_back_with_the_last_engine(write_engine, make, gpu, tmp_path):
+    path = write_engine()
+    with open_backend(path) as one, open_backend(path) as two:
+        (tmp_path / "fail").write_text("an illegal memory access")
+        with pytest.raises(DeviceError, match="illegal"):
+            one.infer(golden_image(64, 96, 1))
+        (tmp_path / "fail").unlink()
+        one.close()
+        with pytest.raises(DeviceError, match="illegal"):  # the same context
+            two.infer(golden_image(64, 96, 1))
+    with open_backend(path) as again:
+        check(make, again, 64, 96, 2)
+
+
+def test_tensorrts_logger_outlives_the_engine_it_came_with(write_engine, make, gpu):
+    """TensorRT goes on using the first logger it was given."""
+    first, second = open_backend(write_engine()), open_backend(write_engine("two.engine"))
+    first.close()
+    del first
+    gc.collect()
+    broken = write_engine("broken.engine")
+    broken.write_bytes(b"ftrt and nothing else")
+    values = json.loads(manifest_path(broken).read_text())
+    values |= {"engine_sha256": file_sha256(broken), "engine_bytes": broken.stat().st_size}
+    manifest_path(broken).write_text(json.dumps(values))
+    with pytest.raises(ModelLoadError, match="magicTag"):
+        open_backend(broken)
+    assert not gpu._faults
+    second.close()
 
 
 @pytest.mark.parametrize(
@@ -301,7 +402,7 @@ def test_bytes_that_tensorrt_refuses(write_engine, gpu):
     manifest_path(path).write_text(json.dumps(values))
     with pytest.raises(ModelLoadError, match=r"expected an engine it can load, got: .*magicTag"):
         open_backend(path)
-    assert gpu.Context._retained == 0
+    assert gpu._primary.retained == 0
 
 
 def test_an_engine_whose_tensors_are_not_the_contracts(write_engine):

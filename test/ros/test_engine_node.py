@@ -164,28 +164,44 @@ def test_images_of_another_size_get_an_engine_of_their_own(gpu, stage, tools):
     stage.peer.report(120.0, device=lambda text: "128x96" in text, degraded="")
 
 
-def test_heads_nobody_listens_to_get_left_out(gpu, tools, tmp_path):
-    """The keeper over a real worker and the stand-in, with a shorter wait than a robot's."""
-    script = """
+WORKER = """
 import sys, time
+from dataclasses import replace
 from pathlib import Path
+from ddfd_ros.core.metadata import golden_image
 from ddfd_ros.core.worker import LatestWorker
 from ddfd_ros.ros import engine_parts
 from ddfd_ros.ros.engine_keeper import EngineKeeper
 from ddfd_ros.ros.engine_open import open_serving
 from ddfd_ros.ros.engine_plan import plan_engine
 from ddfd_ros.ros.parameters import NodeParameters
-from ddfd_ros.core.metadata import golden_image
-engine_parts.PartWatch.__init__.__defaults__ = (0.3,)
 parameters = NodeParameters(warm_up_height=64, warm_up_width=96, threads=1)
 plan = plan_engine(Path(sys.argv[1]), parameters)
 assert plan.engine_path is not None, plan.reason
 worker = LatestWorker(lambda: open_serving(plan, parameters, lambda: None)[0],
                       lambda *_: None, lambda *_: None, lambda *_: None)
-worker.start()
-backend = worker.call(lambda owned: owned)
-keeper = EngineKeeper(plan, backend, worker.call, lambda level, text: print(level, text))
-keeper.start()
+def keep():
+    worker.start()
+    backend = worker.call(lambda owned: owned)
+    keeper = EngineKeeper(plan, backend, worker.call, lambda level, text: print(level, text))
+    keeper.start()
+    return backend, keeper
+"""
+"""The keeper over a real worker and the stand-in; a context left behind ends the process."""
+
+
+def run_worker(model: Path, script: str, **settings: str) -> str:
+    command = [sys.executable, "-c", WORKER + script, str(model)]
+    environ = os.environ | settings
+    run = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_heads_nobody_listens_to_get_left_out(gpu, tools, tmp_path):
+    script = """
+engine_parts.PartWatch.__init__.__defaults__ = (0.3,)  # a shorter wait than a robot's
+backend, keeper = keep()
 deadline = time.monotonic() + 90
 while "1 smaller" not in backend.device and time.monotonic() < deadline:
     worker.call(lambda owned: owned.infer(golden_image(64, 96, 1), ["depth_m"]))
@@ -195,12 +211,40 @@ keeper.ask_to_end(); worker.stop(); assert keeper.wait(10)
 """
     model = tools.write_model(tmp_path / "tiny.onnx")
     make_engine(model, engine_of(tmp_path))
-    command = [sys.executable, "-c", script, str(model)]
-    run = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "1 smaller for fewer heads" in run.stdout
+    assert "1 smaller for fewer heads" in run_worker(model, script)
     part = engine_of(tmp_path).with_name("tiny-96x64-fp16-depth+sigma.engine")
     assert part.is_file()
+
+
+def test_a_stop_while_an_engine_is_loaded_closes_it(gpu, tools, tmp_path):
+    script = """
+plan = replace(plan, engine_path=None, reason="none yet")  # found by the keeper
+backend, keeper = keep()
+worker.call(lambda owned: owned.infer(golden_image(64, 96, 1)))
+while keeper.status.progress != "loading the engine":
+    time.sleep(0.01)
+time.sleep(0.5)
+keeper.ask_to_end(); assert worker.stop(30); assert keeper.wait(10)
+from pycuda import driver
+print("left", driver._primary.retained, len(driver._live), backend.engine)
+"""
+    model = tools.write_model(tmp_path / "tiny.onnx")
+    make_engine(model, engine_of(tmp_path))
+    assert "left 0 0 None" in run_worker(model, script, STANDIN_OPEN_S="2")
+
+
+def test_an_engine_that_fails_in_an_unknown_way_at_configure_is_closed(gpu, tools, tmp_path):
+    script = """
+from ddfd_ros.inference.tensorrt_backend import TensorrtBackend
+TensorrtBackend.self_test = lambda self: 1 / 0
+try:
+    worker.start()
+except ZeroDivisionError:
+    print("refused")
+"""
+    model = tools.write_model(tmp_path / "tiny.onnx")
+    make_engine(model, engine_of(tmp_path))
+    assert "refused" in run_worker(model, script)
 
 
 def test_the_end_of_the_node_ends_the_build(gpu, stage, tools):

@@ -190,11 +190,11 @@ def test_comparing_needs_what_a_bundle_has(bare):
     assert "a.png: expected OpenCV to read it" in done.stderr
 
 
-def test_without_torch_the_others_are_left_out(bare):
+def test_without_torch_the_others_are_left_out(bare, tmp_path):
     done = bare("-m", "benchmarks.gpu_others", "--checkpoint", "m.pt")
     assert done.returncode == 0, done.stderr
     assert "No module named 'torch'" in done.stdout
-    done = bare(*GPU, "--models", "2hded")
+    done = bare(*GPU, "--models", "2hded", "--out", str(tmp_path))
     assert done.returncode == 1
     assert "--only-models" in done.stdout
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import DeviceError, ParityError
 from ddfd_ros.inference.engine_manifest import ShapeRange, file_sha256, read_manifest
+from ddfd_trt.build_engine import BuildCancelled, BuildJob, Watch, _build
+from ddfd_trt.calibrate import ImageBatches
 from ddfd_trt.engine_cli import main
 from ddfd_trt.engine_options import EngineOptions
 from ddfd_trt.export_onnx import export_onnx
@@ -65,10 +70,15 @@ def plan_head(path):
     return json.loads(path.read_bytes().split(b"\n")[1])
 
 
-def build(model, folder, **options):
+def plan_graph(path):
+    """The graph that the stand-in's engine computes."""
+    return onnx.load_model_from_string(path.read_bytes().split(b"\n", 2)[2]).graph
+
+
+def build(model, folder, watch=None, **options):
     output = folder / "lite.engine"
-    job = EngineJob(model, output, EngineOptions(**({"shapes": SIZE} | options)))
-    return output, make_engine(job)
+    options = EngineOptions(**({"shapes": SIZE} | options))
+    return output, make_engine(EngineJob(model, output, options, watch=watch or Watch()))
 
 
 @pytest.mark.parametrize("number", VERSIONS)
@@ -81,8 +91,7 @@ def test_every_version_and_precision(version, model, tmp_path, number, precision
     assert ("FP16" in flags) == (weakly and precision != "fp32")
     assert ("TF32" in flags) == (precision != "fp32")
     assert "INT8" not in flags  # no ranges are known
-    graph = onnx.load_model_from_string(output.read_bytes().split(b"\n", 2)[2])
-    halves = [item for item in graph.graph.initializer if item.data_type == 10]
+    halves = [item for item in plan_graph(output).initializer if item.data_type == 10]
     assert bool(halves) == (not weakly and precision != "fp32")
     assert manifest == read_manifest(output)
     assert manifest.machine.tensorrt_version == number
@@ -140,11 +149,52 @@ def test_options_reach_the_builder_and_the_manifest(version, model, tmp_path):
     assert manifest.options["optimization_level"] == 2
     assert manifest.contract.outputs == ("depth_m",)
     assert manifest.contract.input_height is None
-    graph = onnx.load_model_from_string(output.read_bytes().split(b"\n", 2)[2])
-    assert [item.name for item in graph.graph.output] == ["depth_m"]
+    assert [item.name for item in plan_graph(output).output] == ["depth_m"]
     assert (tmp_path / "timing.cache").read_bytes() == b"timing;"
     build(model, tmp_path)
     assert (tmp_path / "timing.cache").read_bytes() == b"timing;timing;"
+
+
+@pytest.mark.parametrize("number", VERSIONS)
+def test_one_size_is_fixed_in_the_network_itself(version, model, tmp_path, number):
+    def sides():
+        shape = plan_graph(output).input[0].type.tensor_type.shape
+        return [side.dim_value for side in shape.dim]
+
+    version(number)
+    output, _ = build(model, tmp_path)
+    assert sides() == [64, 96, 3]
+    build(model, tmp_path, shapes=ShapeRange((32, 64), (64, 96), (96, 128)))
+    assert sides() == [0, 0, 3]
+
+
+def test_the_timing_cache_of_another_version_is_replaced(version, model, tmp_path):
+    version()
+    (tmp_path / "timing.cache").write_bytes(b"of 8.6")
+    build(model, tmp_path)
+    assert (tmp_path / "timing.cache").read_bytes() == b"timing;"
+
+
+def test_calibration_that_fails_leaves_no_context_in_the_thread(
+    version, model, pictures, tmp_path, monkeypatch
+):
+    version("8.6.1")
+    import tensorrt
+    from pycuda import driver
+
+    def calibrate(self, network, config):
+        assert config.int8_calibrator.get_batch([network.get_input(0).name])
+        self._logger.log(tensorrt.ILogger.Severity.ERROR, "no scaling factors")
+        return False
+
+    monkeypatch.setattr(tensorrt.Builder, "_calibrate", calibrate)
+    graph = model.read_bytes()
+    batches = ImageBatches.from_folder(pictures, 3, (64, 96), tmp_path / "lite", graph)
+    job = BuildJob(graph, SIZE, EngineOptions("int8"), batches)
+    with pytest.raises(ModelLoadError, match="no scaling factors"):
+        _build(job, lambda *news: None)
+    assert driver.Context.get_current() is None
+    assert not driver._live
 
 
 @pytest.mark.parametrize(
@@ -213,7 +263,7 @@ def test_command_line(version, model, tmp_path, capsys):
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert "96x64" in said.out
-    assert "depth_m: mean 0" in said.out
+    assert "depth_m: mean " in said.out
     assert "building fp32 for 96x64" in said.err
     assert main([str(model)]) == 2
     assert "--size WIDTHxHEIGHT" in capsys.readouterr().err
@@ -252,3 +302,64 @@ def test_stopping_a_build_leaves_the_old_engine_and_nothing_else(
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == before
     with open_backend(output) as backend:
         assert isinstance(backend.contract, ModelContract)
+
+
+def test_a_build_is_cancelled_at_once_and_this_process_goes_on(version, model, tmp_path):
+    version("8.6.1", STANDIN_STEPS="200", STANDIN_STEP_S="0.1")
+    watch = Watch()
+    timer = threading.Timer(2.5, watch.cancel.set)
+    timer.start()
+    with pytest.raises(BuildCancelled):
+        build(model, tmp_path, watch)
+    timer.join()
+    assert not multiprocessing.active_children()
+    assert not list(tmp_path.iterdir())
+    version("8.6.1", STANDIN_STEPS="1", STANDIN_STEP_S="0")
+    build(model, tmp_path)
+
+
+def test_a_builder_that_crashes_is_an_error_with_a_reason(version, model, tmp_path):
+    def crash(*_):
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    version(STANDIN_STEPS="50", STANDIN_STEP_S="0.1")
+    with pytest.raises(ModelLoadError, match=r"ended with exit status -9"):
+        build(model, tmp_path, Watch(on_progress=crash))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_build_ends_with_who_started_it(model, tmp_path):
+    paths = [str(STANDIN), str(ROOT), str(ROOT / "trt")]
+    environ = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths), "STANDIN_STEPS": "300", "STANDIN_STEP_S": "0.1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "ddfd_trt.engine_cli", str(model), str(tmp_path / "x.engine")]
+    with subprocess.Popen(
+        [*command, "--size", "96x64"], stderr=subprocess.DEVNULL, env=environ
+    ) as process:
+        child = until(lambda: builders(process.pid))[0]
+        time.sleep(1.5)  # into the build
+        process.kill()
+    assert until(lambda: not Path(f"/proc/{child}").exists() or None)
+
+
+def builders(parent: int) -> list[int]:
+    """Processes that a build runs in."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            mine = f"\nPPid:\t{parent}\n" in (folder / "status").read_text()
+            if mine and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def until(asked, limit_s=20.0):
+    """The first answer that is one."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        if answer := asked():
+            return answer
+        time.sleep(0.05)
+    raise AssertionError("not in time")

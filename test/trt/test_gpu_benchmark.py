@@ -6,13 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from benchmarks import gpu
 from benchmarks.gpu_count import count_work
+from benchmarks.gpu_engine import clocks_under, warm_up
+from benchmarks.gpu_others import TorchRun, allow_tf32
+from ddfd_ros.inference.engine_manifest import GpuMachine
 from ddfd_ros.model.byte_graph import ByteGraph
+from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_trt.export_onnx import trace_to_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,25 +46,155 @@ def test_operations_are_counted_as_by_hand():
     assert work.floor_ms(1e12, 1e30) == pytest.approx(work.operations / 1e9)
 
 
-def test_the_whole_benchmark_over_the_stand_in(repository, tmp_path):
+@pytest.fixture
+def bench(repository, tmp_path):
+    """Runs the benchmark over the stand-in."""
+    paths = [str(ROOT / "test" / "standin"), str(ROOT), *(str(ROOT / p) for p in
+             ("trt", "training", "demo"))]  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.gpu", "--size", "96x64", "--repeats", "5"]
+    command += ["--warm-up-s", "0.2", "--growth-frames", "20", "--out", str(tmp_path / "out")]
+
+    def run(*arguments, **settings):
+        environ = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | settings
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environ,
+                              cwd=repository, check=False)  # fmt: skip
+        found = tmp_path / "out" / "gpu.json"
+        return done, json.loads(found.read_text()) if found.is_file() else None
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shipped(repository):
     models = sorted((repository / "models").glob("*nyu*.onnx"))
     if not models:
         pytest.skip("no shipped model")
-    paths = [str(ROOT / "test" / "standin"), str(ROOT), *(str(ROOT / p) for p in
-             ("trt", "training", "demo"))]  # fmt: skip
-    command = [sys.executable, "-m", "benchmarks.gpu", "--models", models[0].stem]
-    command += ["--size", "96x64", "--precisions", "fp16", "--repeats", "5"]
-    command += ["--growth-frames", "20", "--out", str(tmp_path)]
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    run = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=repository,
-                         check=False)  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    engines = found["models"][models[0].stem]["engines"]
+    return models[0].stem
+
+
+def test_the_whole_benchmark_over_the_stand_in(bench, shipped, tmp_path):
+    done, found = bench("--models", shipped, "--precisions", "fp16", "--keep", str(tmp_path / "k"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    engines = found["models"][shipped]["engines"]
     assert set(engines) == {"fp16 both", "fp16 depth", "fp16 sharp"}
     for values in engines.values():
         assert 0 < values["p50_ms"] <= values["p95_ms"] <= values["p99_ms"]
+        # What the engine took, not what others have: image and heads of 96x64.
+        assert 0 < values["engine_gpu_bytes"] < 1 << 20
     assert engines["fp16 both"]["growth"]["frames"] == 20
     assert engines["fp16 depth"]["heads"] == ["depth_m"]
-    assert "sees no CUDA device" in found["models"][models[0].stem]["others"]["torch"]
-    assert (tmp_path / "gpu.png").stat().st_size > 1000
+    assert "sees no CUDA device" in found["models"][shipped]["others"]["torch"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["gpu.json", "gpu.png"]
+    # Again: nothing is built, and only what is asked for.
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "k").rglob("*.engine")}
+    done, found = bench("--models", shipped, "--precisions", "fp16", "--head-sets", "depth",
+                        "--keep", str(tmp_path / "k"), STANDIN_WRONG="2")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(found["models"][shipped]["engines"]) == {"fp16 depth"}
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+
+
+def test_what_fails_does_not_take_the_rest_along(bench, shipped):
+    done, found = bench("--models", "no-such-network", shipped, "--precisions", "fp16", "int8",
+                        "--head-sets", "depth")  # fmt: skip
+    assert done.returncode == 1
+    assert "no-such-network" in found["models"]["no-such-network"]["error"]
+    engines = found["models"][shipped]["engines"]
+    assert engines["fp16 depth"]["p50_ms"] > 0
+    assert "--calibrate FOLDER" in engines["int8 depth"]["error"]
+
+
+def test_no_build_begins_after_the_time_limit(bench, shipped):
+    done, found = bench("--models", shipped, "--limit-s", "1e-9")
+    assert done.returncode == 0
+    assert len(found["left_out"]) == 7
+    assert found["models"] == {}
+    assert "left out for the time limit" in done.stdout
+
+
+def test_what_matters_most_comes_first():
+    steps = [str(step) for step in gpu.ordered_steps(["a", "b"], ["fp16", "fp32"],
+                                                     ["both", "depth"])]  # fmt: skip
+    assert steps == [
+        "a fp16 both", "b fp16 both", "a others", "b others", "a fp16 depth", "b fp16 depth",
+        "a fp32 both", "b fp32 both", "a fp32 depth", "b fp32 depth",
+    ]  # fmt: skip
+
+
+def test_each_step_is_on_the_disk_when_it_is_done(tmp_path, monkeypatch):
+    options = gpu._parser().parse_args(["--out", str(tmp_path)])
+    bench = gpu.Bench(options, GpuMachine("x", "9.0", "12.6", "8.6.0", True), tmp_path)
+
+    def do(step, result):
+        if step.head_set == "depth":
+            raise KeyboardInterrupt
+        result["engines"][step.head_set] = {"p50_ms": 1.0}
+
+    monkeypatch.setattr(bench, "_do", do)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run([gpu.Step("m", "fp16", "both"), gpu.Step("m", "fp16", "depth")], Console())
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["models"]["m"]["engines"] == {"both": {"p50_ms": 1.0}}
+
+
+def test_a_program_that_fails_half_way_keeps_what_it_found(tmp_path, monkeypatch):
+    (tmp_path / "half.py").write_text(
+        "import sys, time\nprint('{\"a\": 1}', flush=True)\nprint('noise', flush=True)\n"
+        "time.sleep(float(sys.argv[1]))\nsys.exit('out of memory')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert gpu.run_json("half", "0") == {"a": 1, "error": "out of memory"}
+    assert gpu.run_json("half", "60", timeout_s=3.0) == {"a": 1, "error": "not done within 3 s"}
+
+
+def test_torch_answers_through_page_locked_memory(lite_checkpoint, monkeypatch):
+    network, contract = load_checkpoint(lite_checkpoint)
+    graph = ByteGraph(network, contract.outputs)
+    pinned, waits = [], []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(True))
+    empty = torch.empty
+
+    def note(*shape, pin_memory=False, **options):
+        pinned.append(pin_memory)
+        return empty(*shape, **options)
+
+    with torch.inference_mode():
+        expected = graph(*graph.examples(64, 96))
+        monkeypatch.setattr(torch, "empty", note)
+        run = TorchRun(torch, graph, (64, 96), device="cpu")
+        got = run()
+    assert pinned[-len(expected) :] == [True] * len(expected)
+    assert len(waits) == 1
+    for answer, wanted in zip(got, expected, strict=True):
+        np.testing.assert_allclose(answer, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_single_precision_is_told_from_tf32(allowed):
+    before = [owner.allow_tf32 for owner in (torch.backends.cudnn, torch.backends.cuda.matmul)]
+    try:
+        allow_tf32(torch, allowed)
+        assert torch.backends.cudnn.allow_tf32 is allowed
+        assert torch.backends.cuda.matmul.allow_tf32 is allowed
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_clocks_are_read_while_the_work_goes_on(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nsleep 0.3\necho 1980 MHz\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    done = []
+    assert clocks_under(lambda: done.append(time.sleep(0.01))) == "1980 MHz"
+    assert len(done) > 3
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert clocks_under(lambda: None) == ""
+
+
+def test_work_goes_on_for_the_warm_up():
+    start, done = time.perf_counter(), []
+    warm_up(lambda: done.append(time.sleep(0.01)), 0.2)
+    assert time.perf_counter() - start >= 0.2
+    assert len(done) > 3

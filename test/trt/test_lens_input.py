@@ -120,6 +120,7 @@ def test_an_engine(files, expected, monkeypatch, tmp_path, number, precision):
         assert backend.graph_problem == ""
 
 
+@pytest.mark.parametrize("files", ["ddfd-lite", "2hded"], indirect=True)
 def test_half_precision_keeps_the_lens(files, expected):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

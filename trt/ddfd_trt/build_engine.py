@@ -1,18 +1,27 @@
-"""From an ONNX graph to the bytes of a TensorRT engine, cancellable, with its progress told."""
+"""From an ONNX graph to a TensorRT engine, in a process of its own, with its progress told.
+
+A process, because TensorRT before 10 cannot be stopped otherwise, none gives its kernel library's
+memory back (8.5 and 8.6 never free a builder that a parser used), and a crash in it would be ours.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfd_ros.core.errors import ContractError, DdfdError, ModelLoadError
 from ddfd_ros.inference.engine_manifest import ShapeRange
 from ddfd_ros.inference.graph import INPUT_NAME
-from ddfd_ros.inference.tensorrt_api import TensorRt, shape_of
-from ddfd_ros.inference.tensorrt_engine import MessageLog
+from ddfd_ros.inference.tensorrt_api import MessageLog, TensorRt, load_tensorrt, shape_of
 from ddfd_trt.engine_options import EngineOptions
 from ddfd_trt.files import write_atomically
 
@@ -20,27 +29,24 @@ if TYPE_CHECKING:
     from ddfd_trt.calibrate import ImageBatches
 
 _POLL_S = 0.1
-_CANCEL_S = 60.0
+
+PhaseFunction = Callable[[str], None]
+"""Receives in words what begins."""
 
 ProgressFunction = Callable[[str, int, int], None]
-"""Receives the phase, steps done and all steps; called in TensorRT's threads, must not raise."""
+"""Receives the phase of a build, steps done and all steps."""
 
 
 class BuildCancelled(DdfdError):
-    """The build was stopped; nothing was written.
+    """The build was stopped; nothing was written."""
 
-    Attributes:
-        running: Whether TensorRT could not be stopped and still works in a thread.
-    """
-
-    def __init__(self, running: bool) -> None:
+    def __init__(self) -> None:
         super().__init__("build: stopped before it was done; nothing was written")
-        self.running = running
 
 
 @dataclass(frozen=True)
 class BuildJob:
-    """What goes into one build.
+    """What goes into one build; it is sent to another process.
 
     Attributes:
         graph: The ONNX model, with the wanted heads only.
@@ -48,8 +54,6 @@ class BuildJob:
         options: The rest.
         batches: Pictures to calibrate int8 with, None without.
         timing_cache: File that keeps kernel timings from build to build, None without.
-        on_progress: Told how far it is.
-        cancel: Set it to stop the build.
     """
 
     graph: bytes
@@ -57,72 +61,122 @@ class BuildJob:
     options: EngineOptions
     batches: ImageBatches | None = None
     timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who follows a build.
+
+    Attributes:
+        on_phase: Told in words what begins.
+        on_progress: Told how far TensorRT is, where it says so (10 and later).
+        cancel: Set it to stop.
+    """
+
+    on_phase: PhaseFunction = lambda text: None  # noqa: E731
     on_progress: ProgressFunction = lambda phase, step, steps: None  # noqa: E731
     cancel: threading.Event = field(default_factory=threading.Event)
 
 
-def build_plan(api: TensorRt, job: BuildJob) -> bytes:
-    """Build an engine and return its bytes.
-
-    TensorRT works in a thread of its own, so that this one stays open for signals: it holds the
-    interpreter's lock for long, and an exception raised in its callbacks would end the process.
+def build_plan(job: BuildJob, output: Path, watch: Watch) -> None:
+    """Build an engine and write its bytes to ``output``.
 
     Raises:
-        ModelLoadError: TensorRT refuses the graph or finds no implementation.
+        ModelLoadError: TensorRT is missing, refuses the graph, finds no implementation or crashes.
         ContractError: The precision is not to be had with this TensorRT.
-        BuildCancelled: ``job.cancel`` was set.
-        KeyboardInterrupt: As usual, after the build was cancelled.
+        BuildCancelled: ``watch.cancel`` was set; at once, whatever TensorRT is doing.
     """
-    outcome: dict[str, Any] = {}
-
-    def work() -> None:
-        try:
-            outcome["plan"] = _build(api, job)
-        except BaseException as error:  # raised to the caller below
-            outcome["error"] = error
-
-    thread = threading.Thread(target=work, name="ddfd-build", daemon=True)
-    thread.start()
+    # A fresh interpreter: CUDA does not work in a fork of a process that used it.
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_work, args=(job, output, sender), name="ddfd-build", daemon=True
+    )
+    process.start()
+    sender.close()  # here; so that its end is noticed
     try:
-        while thread.is_alive() and not job.cancel.is_set():
-            thread.join(_POLL_S)
+        _follow(process, receiver, watch)
     finally:
-        if thread.is_alive():  # cancelled, or a signal
-            job.cancel.set()
-            if api.has_progress:
-                thread.join(_CANCEL_S)
-    if job.cancel.is_set():
-        raise BuildCancelled(thread.is_alive())
-    if "error" in outcome:
-        raise outcome["error"]
-    plan: bytes = outcome["plan"]
-    return plan
+        process.kill()
+        process.join()
+        receiver.close()
 
 
-def _build(api: TensorRt, job: BuildJob) -> bytes:
+def _follow(process: BaseProcess, receiver: Connection, watch: Watch) -> None:
+    """Hand on what the process tells until it is done; raise what it raised."""
+    while not watch.cancel.is_set():
+        if not receiver.poll(_POLL_S):
+            continue
+        try:
+            kind, *values = receiver.recv()
+        except EOFError:
+            process.join()
+            raise ModelLoadError(
+                "TensorRT: expected an engine, got a build that ended with exit status "
+                f"{process.exitcode}; see what it printed, and whether memory ran out"
+            ) from None
+        if kind == "phase":
+            watch.on_phase(*values)
+        elif kind == "progress":
+            watch.on_progress(*values)
+        elif kind == "error":
+            raise values[0]
+        else:
+            return
+    raise BuildCancelled
+
+
+def _work(job: BuildJob, output: Path, sender: Connection) -> None:
+    """What the process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for our parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        output.write_bytes(_build(job, lambda *news: sender.send(news)))
+        sender.send(("done",))
+    except (DdfdError, OSError) as error:
+        sender.send(("error", error))
+    except Exception as error:
+        traceback.print_exc()
+        text = f"TensorRT: expected an engine, got {type(error).__name__}: {error}; report it"
+        sender.send(("error", ModelLoadError(text)))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _build(job: BuildJob, tell: Callable[..., None]) -> bytes:
+    api = load_tensorrt(build=True)
+    graph = job.graph if api.weakly_typed else _typed_graph(job, tell)
     log = MessageLog()
     logger = api.make_logger(log)
     builder = api.module.Builder(logger)
     network = builder.create_network(api.network_flags())
     parser = api.module.OnnxParser(network, logger)
-    if not parser.parse(job.graph):
+    if not parser.parse(graph):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise ModelLoadError(
             f"TensorRT {api.version}: expected to parse the ONNX graph, got {'; '.join(errors)}; "
             "export the model again"
         )
     config = builder.create_builder_config()
-    _configure(api, builder, network, config, job)
-    calibrator = _calibrator(api, config, job)
+    _configure(api, config, job)
+    _set_sizes(api, builder, network, config, job)
     if api.has_progress:
-        config.progress_monitor = _monitor(api, job)
+        config.progress_monitor = _monitor(api, tell)
     cache = _read_cache(config, job.timing_cache)
-    plan = builder.build_serialized_network(network, config)
+    calibrator = _calibrator(api, config, job)
+    try:
+        plan = builder.build_serialized_network(network, config)
+    finally:
+        if calibrator is not None:  # TensorRT asks to the end only where all goes well
+            calibrator.close()
     if calibrator is not None and calibrator.failure is not None:
         raise calibrator.failure
     if plan is None:
-        if job.cancel.is_set():
-            raise BuildCancelled(False)
         raise ModelLoadError(
             f"TensorRT {api.version}: expected an engine, got none: {log}; give it more "
             "workspace, or another precision"
@@ -132,7 +186,19 @@ def _build(api: TensorRt, job: BuildJob) -> bytes:
     return bytes(plan)
 
 
-def _configure(api: TensorRt, builder: Any, network: Any, config: Any, job: BuildJob) -> None:
+def _typed_graph(job: BuildJob, tell: Callable[..., None]) -> bytes:
+    """The graph with its types changed, for a TensorRT that takes types from the graph alone."""
+    if job.options.precision == "fp32":
+        return job.graph
+    from ddfd_trt.typed_graph import half_precision, quantised
+
+    if job.batches is None:
+        return half_precision(job.graph)
+    tell("phase", "calibrating int8 on the CPU: this TensorRT takes ranges from the graph alone")
+    return half_precision(quantised(job.graph, job.batches))
+
+
+def _configure(api: TensorRt, config: Any, job: BuildJob) -> None:
     module, options = api.module, job.options
     config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     api.set_precision(config, options.precision, int8=job.batches is not None)
@@ -154,10 +220,17 @@ def _configure(api: TensorRt, builder: Any, network: Any, config: Any, job: Buil
         sources = module.TacticSource
         chosen = (sources.EDGE_MASK_CONVOLUTIONS, sources.JIT_CONVOLUTIONS)
         config.set_tactic_sources(sum(1 << int(source) for source in chosen))
-    profile = builder.create_optimization_profile()
+
+
+def _set_sizes(api: TensorRt, builder: Any, network: Any, config: Any, job: BuildJob) -> None:
+    """Fix the network to its one size, or let it take a range of them."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     image = next(item for item in inputs if item.name == INPUT_NAME)
     batch = (1,) if len(shape_of(image.shape)) == 4 else ()
+    if job.shapes.is_fixed:  # the builder then computes ahead whatever follows from the size
+        image.shape = (*batch, *job.shapes.optimum, 3)
+        return
+    profile = builder.create_optimization_profile()
     sizes = (job.shapes.minimum, job.shapes.optimum, job.shapes.maximum)
     profile.set_shape(INPUT_NAME, *((*batch, *size, 3) for size in sizes))
     config.add_optimization_profile(profile)
@@ -171,12 +244,12 @@ def _calibrator(api: TensorRt, config: Any, job: BuildJob) -> Any:
         return None
     from ddfd_trt.calibrate import make_calibrator
 
-    config.int8_calibrator = make_calibrator(api, job.batches, job.cancel)
+    config.int8_calibrator = make_calibrator(api, job.batches)
     return config.int8_calibrator
 
 
-def _monitor(api: TensorRt, job: BuildJob) -> Any:
-    """TensorRT's progress as calls of ``job.on_progress``; cancels the build when asked to."""
+def _monitor(api: TensorRt, tell: Callable[..., None]) -> Any:
+    """TensorRT's progress, told on; its methods are called from C++ and must not raise."""
     base = api.module.IProgressMonitor
 
     class Monitor(base):  # type: ignore[misc, valid-type]
@@ -187,15 +260,15 @@ def _monitor(api: TensorRt, job: BuildJob) -> Any:
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             del parent_phase
             self._steps[phase_name] = int(num_steps)
-            job.on_progress(phase_name, 0, int(num_steps))
+            tell("progress", phase_name, 0, int(num_steps))
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            job.on_progress(phase_name, int(step) + 1, self._steps.get(phase_name, 0))
-            return not job.cancel.is_set()
+            tell("progress", phase_name, int(step) + 1, self._steps.get(phase_name, 0))
+            return True
 
         def phase_finish(self, phase_name: str) -> None:
             steps = self._steps.pop(phase_name, 0)
-            job.on_progress(phase_name, steps, steps)
+            tell("progress", phase_name, steps, steps)
 
     return Monitor()
 
@@ -206,7 +279,7 @@ def _read_cache(config: Any, path: Path | None) -> Any:
         return None
     known = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(known)
-    if not config.set_timing_cache(cache, False):
+    if cache is None or not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.preprocessing import pad_to_size
+from ddfd_ros.inference.base import DeviceError, one_line
 from ddfd_ros.inference.graph import INPUT_NAME
 from ddfd_ros.inference.tensorrt_api import TensorRt
 from ddfd_trt.files import write_atomically
@@ -81,16 +82,15 @@ class ImageBatches:
 class _Feeder:
     """Pictures one by one into device memory, in the thread that builds."""
 
-    def __init__(self, batches: ImageBatches, cancel: threading.Event) -> None:
+    def __init__(self, batches: ImageBatches) -> None:
         self._images = iter(batches)
         self._beside = batches.beside
-        self._cancel = cancel
         self._session: CudaSession | None = None
         self._memory: dict[str, tuple[np.ndarray, Any]] = {}  # on the host and on the device
 
     def next_addresses(self, names: list[str]) -> list[int] | None:
         """Where the next picture, and what goes with it, lie on the device; None at the end."""
-        image = None if self._cancel.is_set() else next(self._images, None)
+        image = next(self._images, None)
         if image is None:
             self.close()
             return None
@@ -117,13 +117,14 @@ class _Feeder:
             session.close()
 
 
-def make_calibrator(api: TensorRt, batches: ImageBatches, cancel: threading.Event) -> Any:
+def make_calibrator(api: TensorRt, batches: ImageBatches) -> Any:
     """An entropy calibrator over ``batches``; its ``failure`` holds what went wrong, or None.
 
-    Its methods are called from C++ and must not raise.
+    Its methods are called from C++ and must not raise. ``close`` it in the thread that built: a
+    CUDA context that is left current at its thread's end makes pycuda abort the process.
     """
     base = api.module.IInt8EntropyCalibrator2
-    feeder = _Feeder(batches, cancel)
+    feeder = _Feeder(batches)
 
     class Calibrator(base):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
@@ -137,9 +138,12 @@ def make_calibrator(api: TensorRt, batches: ImageBatches, cancel: threading.Even
             try:
                 return feeder.next_addresses(list(names))
             except Exception as error:  # whatever it is, C++ must not see it
-                self.failure = error
-                feeder.close()
+                known = isinstance(error, (DdfdError, OSError))
+                self.failure = error if known else _device_error(error)
                 return None
+
+        def close(self) -> None:
+            feeder.close()
 
         def read_calibration_cache(self) -> bytes | None:
             return batches.cache.read_bytes() if batches.cache.is_file() else None
@@ -151,3 +155,10 @@ def make_calibrator(api: TensorRt, batches: ImageBatches, cancel: threading.Even
                 self.failure = error
 
     return Calibrator()
+
+
+def _device_error(error: Exception) -> DeviceError:
+    return DeviceError(
+        f"calibration: expected the GPU to take a picture, got {one_line(error)}; free GPU "
+        "memory, or see dmesg"
+    )

@@ -21,7 +21,7 @@ from ddfd_ros.core.types import HEADS
 from ddfd_ros.inference.engine_manifest import PRECISIONS, EngineManifest, ShapeRange
 from ddfd_ros.inference.engine_store import engine_name
 from ddfd_ros.inference.onnx_file import load_onnx
-from ddfd_trt.build_engine import BuildCancelled
+from ddfd_trt.build_engine import BuildCancelled, Watch
 from ddfd_trt.engine_options import EngineOptions, fitting_heads, fitting_shapes
 from ddfd_trt.make_engine import EngineJob, make_engine
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
-        if cancel.is_set():  # asked twice: at once, whatever TensorRT is doing
+        if cancel.is_set():  # asked twice: at once, whatever is done
             os._exit(EXIT_STOPPED)
         cancel.set()
         print("stopping; the engine that was there stays", file=sys.stderr, flush=True)
@@ -50,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments, cancel)
     except BuildCancelled as stopped:
-        print(f"error: {stopped}", file=sys.stderr, flush=True)
-        if stopped.running:  # its thread is inside TensorRT: an orderly end would wait for it
-            os._exit(EXIT_STOPPED)
+        print(f"error: {stopped}", file=sys.stderr)
         return EXIT_STOPPED
     except (DdfdError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -191,9 +189,7 @@ def _run(arguments: argparse.Namespace, cancel: threading.Event) -> int:
                 options,
                 images=tuple(arguments.images),
                 timing_cache=arguments.timing_cache,
-                on_phase=teller.phase,
-                on_progress=teller.progress,
-                cancel=cancel,
+                watch=Watch(teller.phase, teller.progress, cancel),
             )
         )
     _print_result(output, manifest)
@@ -231,7 +227,6 @@ class _Teller:
             print(text, file=sys.stderr, flush=True)
 
     def progress(self, phase: str, step: int, steps: int) -> None:
-        """Called in TensorRT's threads."""
         if self._live:
             if phase not in self._tasks:
                 self._tasks[phase] = self._bars.add_task(phase, total=steps)

@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,7 +30,7 @@ from ddfd_ros.inference.lens_input import LENS_NAME, own_lens
 from ddfd_ros.inference.onnx_file import keep_outputs, load_onnx
 from ddfd_ros.inference.precision import tolerance_of
 from ddfd_ros.inference.tensorrt_api import TensorRt, load_tensorrt
-from ddfd_trt.build_engine import BuildJob, ProgressFunction, build_plan
+from ddfd_trt.build_engine import BuildCancelled, BuildJob, Watch, build_plan
 from ddfd_trt.calibrate import ImageBatches
 from ddfd_trt.engine_options import EngineOptions, fitting_heads, fitting_shapes
 from ddfd_trt.verify import NamedImage, VerifyReport, find_images, load_images, verify
@@ -50,9 +49,7 @@ class EngineJob:
         images: Pictures to compare on besides the golden input: files and folders.
         image_limit: At most so many of them.
         timing_cache: File that keeps kernel timings; None: ``timing.cache`` beside the engine.
-        on_phase: Told in words what begins.
-        on_progress: Told how far a build is.
-        cancel: Set it to stop.
+        watch: Told how far it is; stops it.
     """
 
     onnx_path: Path
@@ -61,9 +58,7 @@ class EngineJob:
     images: tuple[Path, ...] = ()
     image_limit: int = 20
     timing_cache: Path | None = None
-    on_phase: Callable[[str], None] = lambda text: None  # noqa: E731
-    on_progress: ProgressFunction = lambda phase, step, steps: None  # noqa: E731
-    cancel: threading.Event = field(default_factory=threading.Event)
+    watch: Watch = field(default_factory=Watch)
 
 
 def make_engine(job: EngineJob) -> EngineManifest:
@@ -84,29 +79,23 @@ def make_engine(job: EngineJob) -> EngineManifest:
     graph = keep_outputs(data, heads)
     lens = own_lens(contract)
     batches = _batches(job, shapes, graph, {} if lens is None else {LENS_NAME: lens})
-    if not api.weakly_typed:
-        graph = _typed_graph(graph, options.precision, batches, job.on_phase)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     with _work_folder(job.output) as folder:
-        job.on_phase(
+        job.watch.on_phase(
             f"building {options.precision} for {shapes} with TensorRT {api.version} on "
             f"{machine.gpu_name}; this takes minutes"
         )
         start = time.monotonic()
         cache = job.timing_cache or job.output.with_name("timing.cache")
-        plan = build_plan(
-            api,
-            BuildJob(graph, shapes, options, batches, cache, job.on_progress, job.cancel),
-        )
-        seconds = time.monotonic() - start
         draft = folder / job.output.name
-        draft.write_bytes(plan)
-        job.on_phase("comparing it with the model")
+        build_plan(BuildJob(graph, shapes, options, batches, cache), draft, job.watch)
+        seconds = time.monotonic() - start
+        job.watch.on_phase("comparing it with the model")
         with open_backend(job.onnx_path, "onnxruntime") as reference:
             promised = _engine_contract(contract, reference, shapes, heads)
             manifest = EngineManifest(
                 engine_sha256=file_sha256(draft),
-                engine_bytes=len(plan),
+                engine_bytes=draft.stat().st_size,
                 onnx_file=job.onnx_path.name,
                 onnx_sha256=file_sha256(job.onnx_path),
                 contract=promised,
@@ -124,6 +113,8 @@ def make_engine(job: EngineJob) -> EngineManifest:
             manifest, parity=report.to_dict(), device_memory_bytes=memory_bytes
         )
         write_manifest(manifest_path(draft), manifest)
+        if job.watch.cancel.is_set():
+            raise BuildCancelled
         install_engine(draft, job.output)
     return manifest
 
@@ -176,20 +167,6 @@ def _batches(
         graph,
         beside,
     )
-
-
-def _typed_graph(
-    graph: bytes, precision: str, batches: ImageBatches | None, on_phase: Callable[[str], None]
-) -> bytes:
-    """The graph with its types changed, for a TensorRT that takes types from the graph alone."""
-    if precision == "fp32":
-        return graph
-    from ddfd_trt.typed_graph import half_precision, quantised
-
-    if batches is None:
-        return half_precision(graph)
-    on_phase("calibrating int8 on the CPU: this TensorRT takes ranges from the graph alone")
-    return quantised(graph, batches)
 
 
 def _engine_contract(

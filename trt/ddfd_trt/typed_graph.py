@@ -1,12 +1,13 @@
 """Graphs whose own types say how they are computed, for a TensorRT without precision flags (11).
 
 Half precision is written into the graph by casts, int8 by pairs of QuantizeLinear and
-DequantizeLinear around the convolutions.
+DequantizeLinear before the convolutions, with half precision between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
     from ddfd_trt.calibrate import ImageBatches
 
 _LARGEST = float(np.finfo(np.float16).max)
-# Their values or slopes leave the range of half precision; they are a sliver of the work.
-_KEPT = frozenset(("Exp", "Log", "Pow", "Reciprocal", "Softplus", "ReduceMean", "ReduceSum"))
+_SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
+# Their values or slopes leave the range of half precision, or their type is an attribute's; they
+# are a sliver of the work.
+_KEPT = frozenset(
+    ("ConstantOfShape", "Exp", "Log", "Pow", "Reciprocal", "ReduceMean", "ReduceSum", "Softplus")
+)
 # Inputs that ONNX wants in single precision whatever the data's type is.
 _SINGLE_INPUTS = {"Resize": (1, 2)}
+_QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+# The first opset in which these two take half precision, and its file format.
+_HALF_SCALES_OPSET, _HALF_SCALES_IR = 19, 9
 
 
 def half_precision(graph: bytes) -> bytes:
@@ -35,10 +43,23 @@ def half_precision(graph: bytes) -> bytes:
         graph: A serialised ONNX model without subgraphs, its float tensors in single precision.
     """
     model = onnx.load_model_from_string(graph)
+    if any(node.op_type in _QUANTISING for node in model.graph.node):
+        model = onnx.version_converter.convert_version(model, _HALF_SCALES_OPSET)
+        model.ir_version = max(model.ir_version, _HALF_SCALES_IR)
+        _raise_scales(model.graph)
     _Halver(model).run()
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)  # also that no node mixes types
     text: bytes = model.SerializeToString()
     return text
+
+
+def _raise_scales(graph: onnx.GraphProto) -> None:
+    """Leave no scale that half precision would make zero, which TensorRT refuses."""
+    scales = {node.input[1] for node in graph.node if node.op_type in _QUANTISING}
+    for item in graph.initializer:
+        if item.name in scales:
+            values = np.maximum(numpy_helper.to_array(item), np.float32(_SMALLEST))
+            item.CopyFrom(numpy_helper.from_array(values, item.name))
 
 
 class _Halver:
@@ -86,7 +107,7 @@ class _Halver:
         return names | set(self._weights)
 
     def _rewrite(self, node: onnx.NodeProto) -> None:
-        if node.op_type in _KEPT or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type in _KEPT:
             self._keep_single(node)
             return
         if node.op_type == "Cast":
@@ -157,9 +178,10 @@ class _Halver:
 def quantised(graph: bytes, batches: ImageBatches) -> bytes:
     """The same model with its convolutions in int8, ranges chosen by entropy over pictures.
 
-    Symmetric, weights by channel, as TensorRT wants it. The result is kept in ``batches.cache``.
+    Symmetric, weights by channel, as TensorRT wants it; what is not int8 is in single precision.
+    The result is kept in ``batches.cache``.
     """
-    cache = batches.cache.with_suffix(".qdq.onnx")
+    cache = batches.cache.with_suffix(".inputs-qdq.onnx")
     if cache.is_file():
         return cache.read_bytes()
     from onnxruntime.quantization import (
@@ -172,13 +194,22 @@ def quantised(graph: bytes, batches: ImageBatches) -> bytes:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._images: Iterator[np.ndarray] = iter(batches)
+            self._images = iter(batches)
+            self._left = len(self)
+
+        def __len__(self) -> int:
+            return len(batches.paths)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = end_index - start_index
 
         def get_next(self) -> dict[str, Any] | None:
-            image = next(self._images, None)
+            self._left -= 1
+            image = next(self._images, None) if self._left >= 0 else None
             return None if image is None else {INPUT_NAME: image, **batches.beside}
 
-    with TemporaryDirectory() as folder:
+    # ONNX Runtime prints a line per picture and more.
+    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         source, target = Path(folder) / "model.onnx", Path(folder) / "quantised.onnx"
         source.write_bytes(graph)
         quantize_static(
@@ -195,6 +226,10 @@ def quantised(graph: bytes, batches: ImageBatches) -> bytes:
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
                 "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": ["Conv"],  # as NVIDIA advises
+                # Whatever the method, so many pictures at once: all outputs of all convolutions
+                # are kept for each, hundreds of megabytes.
+                "CalibStridedMinMax": 1,
             },
         )
         text = target.read_bytes()

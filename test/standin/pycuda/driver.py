@@ -1,11 +1,16 @@
 """Stands in for ``pycuda.driver``: device memory is host memory, streams run when waited for.
 
-It is as strict as the real one: work without a current context fails, a context belongs to a
-thread, a stream does nothing before it is synchronised, freed memory is gone. Names that do not
-exist in pycuda begin with an underscore. Settings, from the environment:
+It is as strict as the real one: work without a current context fails, a stream does nothing
+before it is synchronised, freed memory is gone. Contexts behave as in pycuda's ``cuda.hpp``: there
+is a stack in pycuda and one in the driver, ``detach`` leaves a primary context on the latter, and
+a thread that ends with a context on the former ends the process. Names that do not exist in pycuda
+begin with an underscore. Settings, from the environment:
 
 ``STANDIN_GPU``: name and compute capability, such as ``Stand-in;8.7``.
-``STANDIN_FAIL``: a path; while that file exists, kernels fail with what it contains.
+``STANDIN_FAIL``: a path; while that file exists, kernels fail with what it contains, and from then
+on everything does until nobody retains the context.
+``STANDIN_NO_STREAM``: streams cannot be made. ``STANDIN_NO_GRAPH``: nothing can be captured.
+``STANDIN_NO_CAPTURE``: the network does what a capture forbids.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -39,7 +45,46 @@ class MemoryError(Error):  # noqa: A001
     pass
 
 
-_stacks = threading.local()
+_faults: list[str] = []
+"""What would have ended the process; only under pytest, whose tests look at it."""
+
+
+def _fault(text: str) -> None:
+    if "pytest" in sys.modules:
+        _faults.append(text)
+        return
+    print(f"stand-in: {text}", file=sys.stderr, flush=True)
+    os.abort()
+
+
+class _Stack(list):
+    """pycuda's stack of a thread, freed when the thread ends."""
+
+    def __del__(self) -> None:
+        if self:
+            _fault("the context stack was not empty when its thread ended")
+
+
+class _Stacks(threading.local):
+    def __init__(self) -> None:
+        self.pycuda, self.driver = _Stack(), []
+
+
+class _Primary:
+    """The primary context in the driver."""
+
+    handle = 0x600D
+    retained = 0
+    broken = ""
+
+    def release(self) -> None:
+        self.retained -= 1
+        if not self.retained:
+            self.broken = ""
+
+
+_stacks = _Stacks()
+_primary = _Primary()
 _initialised = False
 _live: dict[int, object] = {}
 """What is allocated and not freed: device and page-locked memory, by address."""
@@ -47,11 +92,22 @@ _allocations = itertools.count()
 _streams: dict[int, Stream] = {}
 
 
+def _driver_call(name: str) -> None:
+    """What every function of the driver does that needs a context."""
+    if not _stacks.driver:
+        raise LogicError(f"{name} failed: invalid device context")
+    if not _primary.retained:
+        raise LogicError(f"{name} failed: context is destroyed")
+    if _primary.broken:
+        raise LogicError(f"{name} failed: {_primary.broken}")
+
+
 def _current() -> Context:
-    stack = getattr(_stacks, "items", [])
-    if not stack:
-        raise LogicError("cuMemAlloc failed: invalid device context")
-    return stack[-1]
+    """The context that whatever is made now will belong to (``explicit_context_dependent``)."""
+    context = Context.get_current()
+    if context is None:
+        raise LogicError("explicit_context_dependent failed: no currently active context?")
+    return context
 
 
 def init(flags: int = 0) -> None:
@@ -67,7 +123,7 @@ def get_driver_version() -> int:
 
 
 def mem_get_info() -> tuple[int, int]:
-    _current()
+    _driver_call("cuMemGetInfo")
     used = sum(item._size for item in _live.values())
     return (8 << 30) - used, 8 << 30
 
@@ -98,40 +154,70 @@ _SECRET = object()
 
 
 class Context:
-    _retained = 0
-
     def __init__(self, secret: object) -> None:
         if secret is not _SECRET:
             raise TypeError("Context: no constructor")
-        Context._retained += 1
+        _primary.retained += 1
         self._thread = threading.get_ident()
         self._valid = True
 
+    def __del__(self) -> None:
+        if getattr(self, "_valid", False):
+            self.detach()
+
+    @property
+    def handle(self) -> int:
+        return _primary.handle
+
+    @staticmethod
+    def get_current() -> Context | None:
+        while _stacks.pycuda and not _stacks.pycuda[-1]._valid:
+            _stacks.pycuda.pop()
+        return _stacks.pycuda[-1] if _stacks.pycuda else None
+
     def push(self) -> None:
-        if threading.get_ident() != self._thread:
-            raise LogicError("context used in another thread")
-        if not hasattr(_stacks, "items"):
-            _stacks.items = []
-        _stacks.items.append(self)
+        if _stacks.pycuda:
+            _stacks.driver.pop()
+        _stacks.driver.append(_primary.handle)
+        _stacks.pycuda.append(self)
 
     @staticmethod
     def pop() -> None:
-        _current()
-        _stacks.items.pop()
+        if _stacks.pycuda:
+            _stacks.driver.pop()
+        if Context.get_current() is None:
+            raise LogicError("context::pop failed: cannot pop non-current context")
+        _stacks.pycuda.pop()
+        if Context.get_current() is not None:
+            _stacks.driver.append(_primary.handle)
 
     def detach(self) -> None:
         if not self._valid:
             raise LogicError("context::detach failed: cannot detach from invalid context")
+        active = Context.get_current() is self
+        if active or self._thread == threading.get_ident():
+            if not active:
+                _stacks.driver.append(_primary.handle)
+            _primary.release()
         self._valid = False
-        Context._retained -= 1
+        if active and Context.get_current() is not None:
+            _stacks.driver.append(_primary.handle)
+
+    def _reached(self) -> bool:
+        """Whether what belongs to the context can be freed here; pycuda is silent otherwise."""
+        return self._valid and self._thread == threading.get_ident()
 
 
 class Stream:
     def __init__(self, flags: int = 0) -> None:
         del flags
         _current()
+        _driver_call("cuStreamCreate")
+        if os.environ.get("STANDIN_NO_STREAM"):
+            raise MemoryError("cuStreamCreate failed: out of memory")
         self._queue = []
         self._capture = None
+        self._capture_broken = False
         self._handle = id(self)
         _streams[self._handle] = self
 
@@ -140,26 +226,42 @@ class Stream:
         return self._handle
 
     def synchronize(self) -> None:
-        _current()
+        _driver_call("cuStreamSynchronize")
         if self._capture is not None:
             raise LogicError("cuStreamSynchronize failed: operation not permitted when capturing")
+        failure = self._run()
+        if failure is not None:
+            raise failure
+
+    def _run(self) -> Error | None:
+        """Do what is queued; the error without its frames, which the real one has not either."""
         queue, self._queue = self._queue, []
-        for work in queue:
-            work()
+        try:
+            for work in queue:
+                work()
+        except Error as error:
+            return error.with_traceback(None)
+        return None
 
     def _enqueue(self, work) -> None:
+        if self._capture_broken:
+            raise LogicError(
+                "cuMemcpyAsync failed: operation failed due to a previous error during capture"
+            )
         (self._queue if self._capture is None else self._capture).append(work)
 
 
 def _kernel_check() -> None:
-    """Fail as a kernel does that reads memory it must not."""
+    """Fail as a kernel does that reads memory it must not: the context is lost with it."""
     path = Path(os.environ.get("STANDIN_FAIL", "/nonexistent"))
     if path.exists():
-        raise LaunchError(path.read_text() or "cuStreamSynchronize failed: illegal memory access")
+        _primary.broken = path.read_text() or "an illegal memory access was encountered"
+        _driver_call("cuStreamSynchronize")
 
 
 class _Memory:
     def __init__(self, size: int) -> None:
+        self._context = _current()
         next(_allocations)
         self._size = size
         self._array = np.zeros(size, np.uint8)
@@ -167,9 +269,11 @@ class _Memory:
         _live[self._address] = self
 
     def free(self) -> None:
-        if self._address not in _live:
-            raise LogicError("cuMemFree failed: invalid argument")
-        del _live[self._address]
+        if self._context is None:
+            raise LogicError("device_allocation::free failed: invalid resource handle")
+        if self._context._reached():
+            del _live[self._address]
+        self._context = None
 
 
 class DeviceAllocation(_Memory):
@@ -193,7 +297,7 @@ class _PageLocked(np.ndarray):
 
 
 def mem_alloc(size: int) -> DeviceAllocation:
-    _current()
+    _driver_call("cuMemAlloc")
     limit = int(os.environ.get("STANDIN_MEMORY", 8 << 30))
     if sum(item._size for item in _live.values()) + size > limit:
         raise MemoryError("cuMemAlloc failed: out of memory")
@@ -202,7 +306,7 @@ def mem_alloc(size: int) -> DeviceAllocation:
 
 def pagelocked_empty(shape, dtype, order="C", mem_flags=0):
     del order, mem_flags
-    _current()
+    _driver_call("cuMemHostAlloc")
     dtype = np.dtype(dtype)
     count = int(np.prod(shape))
     allocation = PagelockedHostAllocation(count * dtype.itemsize)
@@ -239,7 +343,7 @@ def memcpy_dtoh_async(dest, src, stream=None) -> None:
 
 
 class _Driver:
-    """The six functions of ``libcuda`` that capture and launch graphs."""
+    """The functions of ``libcuda`` that graphs and a tidy context stack need."""
 
     def __init__(self) -> None:
         self.graphs = {}
@@ -255,6 +359,9 @@ class _Driver:
 
     def cuStreamEndCapture(self, stream, graph):  # noqa: N802
         item = _streams[stream.value]
+        if item._capture_broken:
+            item._capture, item._capture_broken = None, False
+            return 901
         number = next(self.numbers)
         self.graphs[number], item._capture = item._capture, None
         graph._obj.value = number
@@ -279,6 +386,16 @@ class _Driver:
 
     def cuGraphDestroy(self, graph):  # noqa: N802
         del self.graphs[graph.value]
+        return 0
+
+    def cuCtxGetCurrent(self, context):  # noqa: N802
+        context._obj.value = _stacks.driver[-1] if _stacks.driver else None
+        return 0
+
+    def cuCtxPopCurrent_v2(self, context):  # noqa: N802
+        if not _stacks.driver:
+            return 201
+        context._obj.value = _stacks.driver.pop()
         return 0
 
 

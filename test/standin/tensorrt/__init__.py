@@ -6,6 +6,7 @@ A plan names the version and the GPU it was built for and is refused elsewhere, 
 
 ``STANDIN_TENSORRT``: version (default 10.13.0). ``STANDIN_LEAN``: no builder.
 ``STANDIN_STEPS``: steps of a build; ``STANDIN_STEP_S``: seconds each takes.
+``STANDIN_OPEN_S``: seconds an engine takes to be loaded.
 ``STANDIN_WRONG``: a factor on everything that a *built* engine computes: a broken TensorRT.
 """
 
@@ -16,6 +17,7 @@ import enum
 import json
 import os
 import time
+import weakref
 
 import numpy as np
 import onnx
@@ -89,7 +91,23 @@ class ILogger:
         raise NotImplementedError
 
 
+_users: weakref.WeakSet = weakref.WeakSet()
+_first_logger = None
+
+
+def _register(user: object, logger: ILogger) -> None:
+    """Keep the first logger of those in use as the global one, and only a pointer to it."""
+    global _first_logger
+    if not _users:
+        _first_logger = weakref.ref(logger)
+    _users.add(user)
+
+
 def _complain(logger: ILogger, message: str) -> None:
+    if _first_logger() is None:
+        from pycuda import driver
+
+        driver._fault("TensorRT called its global logger, which had been freed")
     logger.log(ILogger.Severity.ERROR, message)
 
 
@@ -145,10 +163,14 @@ class IBuilderConfig:
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         self._pool[MemoryPoolType(pool)] = int(pool_size)
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        if serialized_timing_cache and not serialized_timing_cache.startswith(b"timing;"):
+            return None  # of another version
         return ITimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        if not isinstance(cache, ITimingCache):
+            raise TypeError("set_timing_cache(): incompatible function arguments")
         self._cache = cache
         return True
 
@@ -173,13 +195,20 @@ class IBuilderConfig:
 class ITensor:
     name = ""
     dtype = None
-    shape = ()
 
     def __init__(self, secret: onnx.ValueInfoProto) -> None:
         self.name = secret.name
-        kind = secret.type.tensor_type
-        self.dtype = _KINDS[kind.elem_type]
-        self.shape = tuple(side.dim_value or -1 for side in kind.shape.dim)
+        self._kind = secret.type.tensor_type
+        self.dtype = _KINDS[self._kind.elem_type]
+
+    @property
+    def shape(self) -> tuple:
+        return tuple(side.dim_value or -1 for side in self._kind.shape.dim)
+
+    @shape.setter
+    def shape(self, shape: tuple) -> None:
+        for side, value in zip(self._kind.shape.dim, shape, strict=True):
+            side.dim_value = value
 
 
 class INetworkDefinition:
@@ -220,7 +249,7 @@ class OnnxParser:
     def parse(self, model: bytes, path: str | None = None) -> bool:
         try:
             parsed = onnx.load_model_from_string(bytes(model))
-            onnx.checker.check_model(parsed)
+            onnx.checker.check_model(parsed, full_check=True)
         except Exception as error:
             self._errors.append(ParserError(f"{type(error).__name__}: {error}"))
             return False
@@ -276,6 +305,7 @@ def _gpu() -> str:
 
 class Builder:
     def __init__(self, logger: ILogger) -> None:
+        _register(self, logger)
         self._logger = logger
 
     def create_network(self, flags: int = 0) -> INetworkDefinition:
@@ -294,23 +324,29 @@ class Builder:
     ) -> IHostMemory | None:
         if not self._calibrate(network, config) or not self._spend_time(config):
             return None
-        dynamic = any(side < 0 for side in network.get_input(0).shape)
-        if dynamic and not config._profiles:
+        shapes = self._shapes(network, config)
+        if shapes is None:
             _complain(self._logger, "network has dynamic inputs, but no optimization profile")
             return None
-        (name, shapes), *_ = config._profiles[0]._shapes.items() if config._profiles else [("", 0)]
         head = {
             "version": __version__,
             "gpu": _gpu(),
             "compatible": "VERSION_COMPATIBLE" in {flag.name for flag in config._flags},
             "flags": sorted(flag.name for flag in config._flags),
             "workspace": config._pool.get(MemoryPoolType.WORKSPACE, 0),
-            "input": name,
+            "input": network.get_input(0).name,
             "shapes": shapes,
             "wrong": float(os.environ.get("STANDIN_WRONG", "1")),
         }
         text = json.dumps(head).encode() + b"\n"
         return IHostMemory(_MAGIC + text + network._model.SerializeToString())
+
+    def _shapes(self, network: INetworkDefinition, config: IBuilderConfig) -> tuple | None:
+        """Smallest, best and largest shape of the image."""
+        image = network.get_input(0)
+        if -1 not in image.shape:
+            return (image.shape,) * 3
+        return config._profiles[0]._shapes[image.name] if config._profiles else None
 
     def _spend_time(self, config: IBuilderConfig) -> bool:
         steps = int(os.environ.get("STANDIN_STEPS", "4"))
@@ -338,7 +374,7 @@ class Builder:
             return True
         if calibrator.read_calibration_cache() is not None:
             return True
-        shape = config._calibration_profile._shapes[network.get_input(0).name][1]
+        shape = self._shapes(network, config)[1]
         total, count = 0.0, 0
         names = [network.get_input(index).name for index in range(network.num_inputs)]
         while (pointers := calibrator.get_batch(names)) is not None:
@@ -352,8 +388,22 @@ class Builder:
         return True
 
 
-class IExecutionContext:
+class _OnDevice:
+    """What owns memory of the GPU, and must go before the CUDA context does."""
+
+    def __init__(self) -> None:
+        from pycuda import driver
+
+        self._driver = driver
+
+    def __del__(self) -> None:
+        if not (self._driver._stacks.driver and self._driver._primary.retained):
+            self._driver._fault(f"{type(self).__name__} was destroyed after its CUDA context")
+
+
+class IExecutionContext(_OnDevice):
     def __init__(self, secret: ICudaEngine) -> None:
+        super().__init__()
         self._engine, self._addresses, self._shape = secret, {}, None
 
     def set_input_shape(self, name: str, shape: tuple) -> bool:
@@ -379,7 +429,11 @@ class IExecutionContext:
             _complain(self._engine._logger, "execute_async_v3: a shape or an address is missing")
             return False
         shape, addresses = self._shape, dict(self._addresses)
-        driver._streams[stream_handle]._enqueue(lambda: self._compute(shape, addresses, driver))
+        stream = driver._streams[stream_handle]
+        if stream._capture is not None and os.environ.get("STANDIN_NO_CAPTURE"):
+            stream._capture_broken = True  # and TensorRT need not notice
+        else:
+            stream._enqueue(lambda: self._compute(shape, addresses, driver))
         return True
 
     def _compute(self, shape: tuple, addresses: dict, driver: object) -> None:
@@ -400,9 +454,11 @@ class IExecutionContext:
             ctypes.memmove(addresses[name], answer.ctypes.data, answer.nbytes)
 
 
-class ICudaEngine:
+class ICudaEngine(_OnDevice):
     def __init__(self, secret: tuple) -> None:
-        self._head, self._model, self._logger = secret
+        super().__init__()
+        self._head, self._model, self._runtime = secret  # keeps the runtime, as the bindings do
+        self._logger = self._runtime._logger
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
@@ -458,9 +514,11 @@ class Runtime:
         engine_host_code_allowed = False
 
     def __init__(self, logger: ILogger) -> None:
+        _register(self, logger)
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        time.sleep(float(os.environ.get("STANDIN_OPEN_S", "0")))
         data = bytes(serialized_engine)
         if not data.startswith(_MAGIC):
             _complain(self._logger, "Serialization assertion magicTagRead == kMAGIC_TAG failed")
@@ -472,7 +530,7 @@ class Runtime:
         if foreign or blocked or head["gpu"] != _gpu():
             _complain(self._logger, "The engine plan file is not compatible with this TensorRT")
             return None
-        return ICudaEngine((head, onnx.load_model_from_string(graph), self._logger))
+        return ICudaEngine((head, onnx.load_model_from_string(graph), self))
 
 
 if os.environ.get("STANDIN_LEAN"):
