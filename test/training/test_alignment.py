@@ -113,6 +113,18 @@ def test_crop_and_mirror_undo_themselves():
         sample.crop(30, 0, 11, 5)
 
 
+@pytest.mark.parametrize(("size", "off_px"), [(16, 0.5), (22, 0.75), (128, 0.5)])
+def test_a_resized_map_is_not_shifted_against_its_image(size, off_px):
+    columns = np.arange(64)
+    image = np.tile((4 * columns).astype(np.uint8)[None, :, None], (64, 1, 3))
+    sample = RgbdSample("ramp", np.tile(columns.astype(np.float32), (64, 1)), sharp_rgb=image)
+    small = sample.resized(size, size)
+    inner = np.s_[:, 2:-2]
+    difference = small.sharp_rgb[inner][..., 0] / 4 - small.depth_m[inner]
+    assert np.abs(difference).max() <= off_px
+    assert abs(difference.mean()) <= (0.5 if size == 16 else 0.3)
+
+
 def test_resized_truth_stays_on_its_pixels():
     big = coded(80, 112)
     half = big.resized(40, 56, defocus_in_px=True)

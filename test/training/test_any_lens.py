@@ -25,6 +25,7 @@ from ddfd_training.cli import _take_over, train
 from ddfd_training.config import DataConfig, LossConfig, NetworkConfig, SourceConfig, TrainConfig
 from ddfd_training.crops import CropDataset
 from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.image_set import LazySet
 from ddfd_training.lens_draws import DrawnCamera, LensRanges, curved, draw_camera, lens_of
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.optics import render_defocus
@@ -144,6 +145,40 @@ def test_another_series_has_other_lenses_for_the_same_frames(tmp_path):
     assert len({*told(0), *told(1), *told(2)}) == 6
 
 
+def test_whether_texture_is_lost_says_nothing_about_the_lens(tmp_path):
+    """The choice and the first draw of a frame have numbers of their own."""
+    size, count = (16, 16), 60
+    scenes = [_sample(i, size) for i in range(count)]
+    ranges = LensRanges(draws=1, flat_share=0.3)
+    images = photograph_all(scenes, ranges, tmp_path, tag="t", key="", workers=1)
+    flat = np.array(
+        [(images.sharp_rgb[i] != scenes[i].sharp_rgb).any() for i in range(count)], dtype=bool
+    )
+    assert 8 < flat.sum() < 30
+    assert images.lenses[flat, 0].max() > np.median(images.lenses[~flat, 0])
+    # Without such scenes lenses, and so the pictures that are kept, are what they were.
+    camera = draw_camera(LensRanges(draws=1), np.random.default_rng([7, 0]))
+    assert camera.told.px_per_dioptre == pytest.approx(13.4998, abs=1e-3)
+    kept = {path.name.rpartition("-")[2] for path in tmp_path.iterdir()}
+    photograph_all([_sample()], LensRanges(draws=1), tmp_path, tag="t", key="k", workers=1)
+    (name,) = {path.name.rpartition("-")[2] for path in tmp_path.iterdir()} - kept
+    assert name == "722984f37879"
+
+
+def test_16_bit_scenes_are_photographed_as_8_bit_ones(tmp_path):
+    deep = replace(_sample(), sharp_rgb=_sample().sharp_rgb.astype(np.uint16) * 257)
+    ranges = LensRanges(draws=1, flat_share=1.0, soften_px=0.5)
+    pictures = [
+        photograph_all([each], ranges, tmp_path, tag="t", key=key, workers=1).item(0)
+        for key, each in (("8", _sample()), ("16", deep))
+    ]
+    for key in ("image", "sharp_rgb"):
+        np.testing.assert_array_equal(pictures[1][key], pictures[0][key])
+    camera = draw_camera(LensRanges(), np.random.default_rng(0))
+    images = [photograph(each, camera, np.random.default_rng(0)) for each in (_sample(), deep)]
+    np.testing.assert_array_equal(images[1], images[0])
+
+
 def test_scenes_are_softened_before_the_lens_and_so_is_their_truth(tmp_path):
     ranges = LensRanges(draws=1, soften_px=1.0)
     images = photograph_all([_sample()], ranges, tmp_path, tag="t", key="", workers=1)
@@ -181,6 +216,21 @@ def test_crops_of_pictures_without_a_lens_have_the_recipes(tmp_path):
     }
 
 
+def test_a_photograph_that_names_its_lens_is_told_it(tmp_path):
+    drawn = photograph_all([_sample()], LensRanges(draws=1), tmp_path, tag="t", key="", workers=1)
+    own = lens_of(30.0, 1.0)
+    pixels = _sample().sharp_rgb
+    named = replace(_sample(), defocused_rgb=pixels, lens=own)
+    photographs = LazySet([named, replace(named, lens=None)], (0, 1), weight=2.0)
+    lens = LENS_PRESETS["dslr"]
+    crops = CropDataset([drawn, photographs], DataConfig(crop_px=32), 1, 0, 40, lens)
+    seen = {tuple(np.round(crops[i]["lens"].numpy(), 4)) for i in range(40)}
+    expected = [lens_vector(lens), lens_vector(own), drawn.lenses[0]]
+    assert seen == {tuple(np.round(np.float32(each), 4)) for each in expected}
+    # Nobody has said a lens for the others: then none is told.
+    assert "lens" not in CropDataset([photographs], DataConfig(crop_px=32), 1, 0, 1)[0]
+
+
 def replace_lenses(images):
     """The same pictures as a set that does not know its lens."""
     from ddfd_training.image_set import ImageSet
@@ -202,7 +252,7 @@ def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path, nam
         name="any",
         network=NetworkConfig(name, FORMS[name]),
         data=DataConfig(
-            sources=(SourceConfig("synthetic", "", count=2, lenses=LensRanges(draws=2)),),
+            sources=(SourceConfig("synthetic", "", count=4, lenses=LensRanges(draws=2)),),
             cache=str(tmp_path / "cache"),
             crop_px=64,
             batch_size=2,

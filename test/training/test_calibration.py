@@ -13,7 +13,7 @@ import yaml
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_training.calibration.cli import main
 from ddfd_training.calibration.detection import find_circles, find_pose
-from ddfd_training.calibration.edge_spread import Profile
+from ddfd_training.calibration.edge_spread import Profile, linear_light
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.files import read_calibration
 from ddfd_training.calibration.fit import straight_line
@@ -166,6 +166,16 @@ def test_the_profile_is_that_of_a_disk_blurred_in_two_dimensions(spread):
     wrong = fine.residuals(np.array([1.05 * blur]), np.array([sigma_0]), spread)[0]
     assert np.abs(right).max() < 0.004
     assert np.sum(wrong**2) > 4 * np.sum(right**2)
+
+
+@pytest.mark.parametrize("response", ["srgb", "linear"])
+def test_light_of_16_bits_is_that_of_8(response):
+    image = np.arange(0, 256, dtype=np.uint8)[None]
+    np.testing.assert_allclose(
+        linear_light(image.astype(np.uint16) * 257, response),
+        linear_light(image, response),
+        atol=1e-6,
+    )
 
 
 def test_the_straight_line_through_exact_spreads():

@@ -190,6 +190,7 @@ def test_evaluate_on_natural_pairs_with_the_baseline(checkpoint, tmp_path, capsy
     assert status == 0
     report = json.loads(target.read_text())
     assert report["data"]["aperture"] == "N2_8"
+    assert report["data"]["pair"] == "order"
     assert report["data"]["exposure_match"] == "global"
     result = report["result"]
     assert result["depth"]["pixels"] == 2 * 160 * 224

@@ -25,6 +25,13 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load_config(_write(tmp_path, "")) == TrainConfig()
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_papers_recipes_train_on_the_whole_split(path: Path) -> None:
+    """As the papers did, whose rows theirs stand beside."""
+    if path.stem.startswith(("d3net-", "smoothing-", "2hded-icip", "2hded-thesis", "2hded-nyu")):
+        assert [stage.data.held_out for stage in load_stages(path)] == [0] * len(load_stages(path))
+
+
 def test_overrides_reach_inside(tmp_path: Path) -> None:
     """``key.sub=value`` wins over the file; 1e-4 is a number."""
     path = _write(tmp_path, "lens: dslr\noptimizer: {learning_rate: 1.0e-3}\n")

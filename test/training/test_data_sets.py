@@ -144,6 +144,10 @@ def test_idfd_splits_share_no_place(tmp_path: Path):
             found[split] = set()
     assert found["train"] | found["test"] == set(open_dataset("idfd", tmp_path, "all").frame_names)
     assert not {place_of(n) for n in found["train"]} & {place_of(n) for n in found["test"]}
+    every = open_dataset("idfd", tmp_path, "all")
+    assert [every.scene_of(i) for i in range(len(every))] == [
+        place_of(name) for name in every.frame_names
+    ]
 
 
 # DIODE, Make3D
@@ -161,6 +165,7 @@ def test_diode_masks_what_the_scanner_did_not_see(tmp_path: Path):
     both = open_dataset("diode", tmp_path, "val", place="both")
     assert [number_of(s.sharp_rgb) for s in both] == [1, 2]
     assert both.frame_names[0] == "indoors/scene_00019/scan_00183/00019_indoors_000"
+    assert both.scene_of(0) == "indoors/scene_00019"
     (indoors,) = open_dataset("diode", tmp_path, "val")
     assert np.isnan(indoors.depth_m[2, 3])
     assert indoors.depth_m[2, 4] == 3.0
@@ -252,13 +257,18 @@ def test_syndof_maps_are_tenths_of_a_pixel_in_green(tmp_path: Path):
         values = np.zeros((12, 16, 3), np.uint8)
         values[..., 1] = 10 * number + 3
         write(tmp_path / "train/SYNDOF/blur_map" / f"{number}.png", values)
-    for root in (tmp_path, tmp_path / "train", tmp_path / "train" / "SYNDOF"):
-        dataset = open_dataset("syndof", root)
+    folder = tmp_path / "train"
+    for root, split in ((tmp_path, "train"), (folder, "all"), (folder / "SYNDOF", "all")):
+        dataset = open_dataset("syndof", root, split)
         assert [float(s.defocus[4, 4]) for s in dataset] == pytest.approx([1.3, 2.3])
         assert [number_of(s.defocused_rgb) for s in dataset] == [1, 2]
     assert dataset.defocus_unit == "sigma_px"
     with pytest.raises(DatasetError, match="blur_map"):
         open_dataset("syndof", tmp_path / "nowhere")
+    # Images that lie in no folder of a split are not those of every split.
+    for root, split in ((tmp_path, "test"), (folder, "train"), (folder, "test")):
+        with pytest.raises(DatasetError, match="take the split all"):
+            open_dataset("syndof", root, split)
 
 
 def test_rtf_in_both_layouts(tmp_path: Path):
@@ -323,6 +333,24 @@ def test_cuhk_finds_out_what_white_means(tmp_path: Path, white: str):
     other = "sharp" if white == "blurred" else "blurred"
     forced = open_dataset("cuhk", tmp_path, "all", white_is=other)
     assert not forced[0].blurred[0, 0]
+
+
+def test_cuhk_splits_share_no_image_whatever_the_kind(tmp_path: Path):
+    for kind, count in (("motion", 130), ("out_of_focus", 150)):
+        for number in range(count):
+            write(tmp_path / "image" / f"{kind}{number:04d}.jpg", np.zeros((8, 8, 3), np.uint8))
+            write(tmp_path / "gt" / f"{kind}{number:04d}.png", np.zeros((8, 8), np.uint8))
+
+    def names(split: str, kind: str) -> set[str]:
+        options = {"kind": kind, "white_is": "blurred"}
+        return set(open_dataset("cuhk", tmp_path, split, **options).frame_names)
+
+    kinds = ("motion", "defocus", "both")
+    assert not set.union(*(names("train", kind) for kind in kinds)) & set.union(
+        *(names("test", kind) for kind in kinds)
+    )
+    assert [len(names("test", kind)) for kind in kinds] == [100, 100, 200]
+    assert [len(names("train", kind)) for kind in kinds] == [30, 50, 80]
 
 
 def write_diw(root: Path, columns_first: bool = False) -> None:

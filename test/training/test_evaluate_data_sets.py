@@ -92,7 +92,7 @@ def test_blur_masks_and_maps(tmp_path: Path):
     cuhk = open_evaluation_set(DataOptions("cuhk", str(tmp_path / "cuhk"), **options))
     auc = evaluate(Answer(defocus_px=rows - 40), cuhk)["other_truths"]["blur_mask_auc"]
     assert auc == 1.0  # blur without sign falls with the rows
-    syndof = open_evaluation_set(DataOptions("syndof", str(tmp_path / "syndof")))
+    syndof = open_evaluation_set(DataOptions("syndof", str(tmp_path / "syndof"), "all"))
     truths = evaluate(Answer(defocus_px=0.4 * rows + 1.5), syndof)["other_truths"]
     assert truths["defocus_mae_px"] == pytest.approx(0.5, abs=1e-5)
     assert truths["defocus_rank_correlation"] == pytest.approx(1.0)

@@ -14,18 +14,20 @@ import yaml
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
 from ddfd_ros.core.sharpness import missing_px, sigma_at_scale
-from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_ros.model import build_network
 from ddfd_ros.model.checkpoint import save_checkpoint
 from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.datasets.synthetic_scenes import TEST_SEED
 from ddfd_training.evaluate_arguments import build_parser
-from ddfd_training.evaluate_cli import _missing_sharpness
+from ddfd_training.evaluate_cli import _blurred_by, _missing_sharpness
 from ddfd_training.evaluate_cli import main as evaluate_main
+from ddfd_training.evaluate_items import Item
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.scores import by_blur, by_distance, overall, swapped
-from ddfd_training.lens_scores.shots import STRESS, Pixels
+from ddfd_training.lens_scores.shots import STRESS, Pixels, texture
 from ddfd_training.lens_scores_cli import main
-from ddfd_training.resized_model import Softened
+from ddfd_training.resized_model import Resized, Softened
 from ddfd_training.synthetic import SyntheticScene
 from ddfd_trt.export_onnx import export_onnx
 
@@ -140,6 +142,73 @@ def test_evaluation_tells_the_model_the_lens_of_the_pictures(any_lens_model, tmp
     assert "expected the lens of these photographs" in capsys.readouterr().err
 
 
+def _told(model, tmp_path, capsys, *words):
+    """Evaluate a sharp scene of 96 pixels' width; the report, after what the model was told."""
+    rgb, depth_m = SyntheticScene(0).render(0.0, 64, 96)
+    for name, image in (("rgb", rgb[..., ::-1]), ("depth", (depth_m * 1000).astype("uint16"))):
+        (tmp_path / "scene" / name).mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(tmp_path / "scene" / name / "a.png"), image)
+    report = tmp_path / "report.json"
+    common = ["--onnx", str(model), "--runtime", "onnxruntime", "--threads", "1", "--no-edges"]
+    common += ["--data", "folder", "--root", str(tmp_path / "scene"), "--split", "all"]
+    common += ["--cache", str(tmp_path / "cache"), "--json", str(report)]
+    assert evaluate_main([*common, *words]) == 0, capsys.readouterr().err
+    found = json.loads(report.read_text())
+    return LensConfig(**found["model"]["told_lens"]), found
+
+
+def test_evaluation_tells_the_lens_of_what_the_network_sees(any_lens_model, tmp_path, capsys):
+    own = LENS_PRESETS["nyu-8m"]
+    given = ("--lens", "nyu-8m", "--size", "32", "48")
+    told, report = _told(any_lens_model, tmp_path, capsys, *given)
+    # The images of 96 pixels went through the lens, and were made half as wide.
+    assert told.px_per_dioptre == pytest.approx(own.px_per_dioptre / 2)
+    assert report["result"]["depth"]["pixels"] == 64 * 96
+    # The model's own lens is that of the images it knows: they are that small before the lens.
+    told, report = _told(any_lens_model, tmp_path, capsys, "--size", "32", "48")
+    assert told.px_per_dioptre == pytest.approx(own.px_per_dioptre)
+    assert report["result"]["depth"]["pixels"] == 32 * 48
+    assert report["data"]["size"] == [32, 48]
+
+
+@pytest.mark.parametrize(
+    ("words", "spread"),
+    [((), 0.25), (("--kernel", "gaussian"), 0.3), (("--preset", "d3net-code"), 0.3)],
+)
+def test_evaluation_tells_how_far_the_renderer_spreads(
+    any_lens_model, tmp_path, capsys, words, spread
+):
+    told, _ = _told(any_lens_model, tmp_path, capsys, "--lens", "nyu-8m", *words)
+    own = LENS_PRESETS["nyu-8m"]
+    assert told.px_per_dioptre == pytest.approx(own.px_per_dioptre * spread / 0.25)
+    items = [Item("a", np.zeros((4, 4, 3), np.uint8), np.ones((4, 4)), lens=own)]
+    items += [replace(items[0], lens=None)]
+    assert [item.lens for item in _blurred_by(items, told)] == [told, None]
+
+
+def test_blur_of_a_smaller_image_is_answered_in_the_image_s_own_pixels():
+    class Tells:
+        """Answers the blur of the images it is shown, which are a third as wide."""
+
+        def infer(self, image, heads=None):
+            flat = np.full(image.shape[:2], 2.0, np.float32)
+            return {"defocus_px": flat, "depth_m": flat}
+
+    answer = Resized(Tells(), (10, 20)).infer(np.zeros((30, 60, 3), np.uint8))
+    assert answer["defocus_px"].shape == (30, 60)
+    np.testing.assert_allclose(answer["defocus_px"], 6.0)
+    np.testing.assert_allclose(answer["depth_m"], 2.0)
+
+
+def test_16_bit_scenes_are_measured_on_as_8_bit_ones():
+    rgb, depth_m = SyntheticScene(3).render(0.0, 48, 64)
+    shallow = RgbdSample("room", depth_m, sharp_rgb=rgb)
+    deep = replace(shallow, sharp_rgb=rgb.astype(np.uint16) * 257)
+    for spoil in STRESS.values():
+        np.testing.assert_array_equal(spoil(deep, LENS, 1), spoil(shallow, LENS, 1))
+    np.testing.assert_allclose(texture(deep), texture(shallow))
+
+
 def test_the_command_on_an_exported_model(any_lens_model, tmp_path, capsys):
     path = tmp_path / "report.json"
     command = [str(any_lens_model), "--limit", "2", "--size", "64", "96"]
@@ -150,6 +219,7 @@ def test_the_command_on_an_exported_model(any_lens_model, tmp_path, capsys):
     assert set(report["stress"]) == set(STRESS)
     assert len(report["wrong"]) == 6
     assert len(report["swap"]) == 2
+    assert report["data"]["first_seed"] == TEST_SEED  # no room that anything was trained on
     assert "limit" in capsys.readouterr().out
     assert main([*command, "--lens", "100,2"]) == 2
     assert "for which the model was trained" in capsys.readouterr().err

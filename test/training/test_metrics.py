@@ -13,6 +13,8 @@ import torchmetrics.functional as tm
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ddfd_training import metrics
+from ddfd_training.evaluate import ImageTable as EvaluatedImages
+from ddfd_training.evaluate_items import Item
 
 
 def depth_pair(seed: int = 0, shape: tuple[int, ...] = (12, 15)) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +155,25 @@ def test_8_bit_values_with_a_range_of_one_are_refused():
     with pytest.raises(ValueError, match="data_range=255"):
         metrics.image_metrics(a, a)
     assert metrics.image_metrics(a, a, data_range=255)["psnr"] == math.inf
+
+
+def test_an_image_that_equals_its_truth_does_not_hide_the_others():
+    """In no table: the mean is that of the others, and infinite only where there are none."""
+    a = np.full((1, 20, 20, 3), 0.5)
+    equal, unequal = a, a + 0.1
+    batch = metrics.image_metrics(np.concatenate([equal, unequal]), np.concatenate([a, a]))
+    assert batch["psnr"] == pytest.approx(20)
+    table, evaluated = metrics.ImageTable(), EvaluatedImages(None)
+    for image in (equal[0], unequal[0]):
+        table.add(image, a[0])
+        pixels = (255 * image).astype(np.float32)
+        item = Item("a", pixels, np.ones((20, 20)), sharp_rgb=(255 * a[0]).astype(np.float32))
+        evaluated.add(item, pixels)
+    assert table.result()["mean_over_images"]["psnr"] == pytest.approx(20)
+    assert evaluated.result()["output"]["psnr"] == pytest.approx(20, abs=1e-4)
+    alone = metrics.ImageTable()
+    alone.add(a[0], a[0])
+    assert alone.result()["mean_over_images"]["psnr"] == math.inf
 
 
 @pytest.mark.parametrize("size", [(64, 96), (52, 44)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_training.datasets.nyuv2 import Nyuv2
+from ddfd_training.datasets.nyuv2 import Nyuv2, scenes_by_run
 
 REAL = Path(os.environ.get("DDFD_DATA", Path(__file__).parents[2] / "../shared/data")) / "nyuv2"
 
@@ -44,6 +44,24 @@ def test_reads_crop_colour_order_and_metres(folder: Path) -> None:
     assert sample.depth_m.dtype == np.float32
     np.testing.assert_allclose(sample.depth_m, 2.01869, atol=1e-4)
     assert len(dataset[0:2]) == 2
+
+
+def test_frames_without_a_gap_between_them_are_one_scene(folder: Path) -> None:
+    """The official split keeps scenes whole, so a gap is where another one begins."""
+    assert scenes_by_run([9, 2, 3, 4, 7, 8]) == {2: 2, 3: 2, 4: 2, 7: 7, 8: 7, 9: 7}
+    assert set(scenes_by_run(range(100)).values()) == {0, 40, 80}  # no official split at all
+    dataset = Nyuv2(folder, "train")
+    assert [dataset.scene_of(i) for i in range(2)] == ["7", "12"]
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no NYUv2 at {REAL}; set DDFD_DATA")
+def test_the_official_training_frames_lie_in_123_runs() -> None:
+    """None is so long that it had to be cut."""
+    dataset = Nyuv2(REAL, "train")
+    scenes = [dataset.scene_of(i) for i in range(len(dataset))]
+    sizes = {scene: scenes.count(scene) for scene in scenes}
+    assert (len(sizes), max(sizes.values())) == (123, 34)
 
 
 def test_whole_frame_on_request(folder: Path) -> None:

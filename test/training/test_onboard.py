@@ -6,16 +6,20 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 
 from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.inference import open_backend
 from ddfd_ros.ros.parameters import NodeParameters
 from ddfd_training.config import stages_of
+from ddfd_training.datasets.synthetic_scenes import TEST_SEED
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.onboard_cli import main
 from ddfd_training.onboard_recipe import Job, OnboardError, recipe
+from ddfd_training.reblur import reblur_with_map
 
 MEASURED = LensCalibration(lens_of(20.0, 3.0), 1280, 960, shape="blend", gaussian_share=0.4)
 
@@ -46,6 +50,34 @@ def test_without_depth_the_side_follows_from_the_focus(focus_m, side):
         recipe(Job(pairs="somewhere", init="a.pt"), measured)
 
 
+@pytest.mark.parametrize("kind", ["natural", "pairs"])
+def test_recordings_of_the_camera_come_to_the_working_width_with_its_lens(kind):
+    """Pictures of 1280 px at 640: half the strength, whatever their own lens.json says."""
+    values = recipe(Job(**{kind: "somewhere"}, width=640), MEASURED)
+    config = stages_of(values)[-1]
+    source = config.data.sources[-1]
+    assert (source.dataset, source.size) == ("folder", (480, 640))
+    told = LensConfig(**source.options["lens"]).scaled(0.5)
+    assert told.px_per_dioptre == pytest.approx(config.lens.px_per_dioptre)
+    for width in (0, 1280):
+        values = recipe(Job(**{kind: "somewhere"}, width=width), MEASURED)
+        assert stages_of(values)[-1].data.sources[-1].size == ()
+
+
+def test_without_depth_a_gaussian_blurs_as_far_as_its_lens_says():
+    """The lens is that of disks of 4 sigma; so has to be the diameter that is blurred by."""
+    measured = replace(MEASURED, shape="gaussian", gaussian_sigma_per_diameter=0.37)
+    config = stages_of(recipe(Job(pairs="somewhere"), measured))[-1]
+    options = config.loss.options
+    assert options["kernel"] == "gaussian"
+    sharp = torch.zeros(1, 1, 41, 41)
+    sharp[..., 20, 20] = 1.0
+    diameter_px = torch.full((1, 1, 41, 41), 8.0)
+    spread = reblur_with_map(sharp, diameter_px, **options)[0, 0].sum(dim=0)
+    offset = torch.arange(41) - 20
+    assert float((spread * offset**2).sum()) ** 0.5 == pytest.approx(8.0 / 4, rel=0.02)
+
+
 def test_one_command_leads_to_a_running_model(tmp_path, capsys):
     file = tmp_path / "lens.yaml"
     file.write_text(yaml.safe_dump(MEASURED.to_dict()))
@@ -56,7 +88,7 @@ def test_one_command_leads_to_a_running_model(tmp_path, capsys):
         "--out",
         str(tmp_path),
         "--scenes",
-        "2",
+        "4",
         "--steps",
         "2",
         "--width",
@@ -69,6 +101,7 @@ def test_one_command_leads_to_a_running_model(tmp_path, capsys):
     report = json.loads((tmp_path / "mine.onboard.json").read_text())
     (scored,) = report["scores"]["lenses"].values()
     assert scored["overall"]["rmse"] > 0
+    assert report["scores"]["data"]["first_seed"] == TEST_SEED
     # The lens's spread, with the point-spread function of the evaluation.
     spread = scored["px_per_dioptre"] * OPTIONS.spread_per_diameter
     assert spread == pytest.approx(10.0 * MEASURED.sigma_per_diameter)

@@ -13,6 +13,7 @@ from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_training import defocus_cache
 from ddfd_training.datasets.base import ReadSequence, RgbdSample
 from ddfd_training.defocus_cache import RenderSettings, load_or_render, render_sample
+from ddfd_training.evaluate_items import Rendered
 from ddfd_training.optics import render_defocus
 from ddfd_training.sensor import Sensor
 
@@ -34,6 +35,15 @@ class Pair(ReadSequence[RgbdSample]):
         depth_m[3, 4] = np.nan
         rgb = rng.integers(0, 256, (20, 24, 3), np.uint8)
         return RgbdSample(name=f"{self.key}{index}", depth_m=depth_m, sharp_rgb=rgb)
+
+
+class Deep(Pair):
+    """The same scenes with 16 bits."""
+
+    def read(self, index: int) -> RgbdSample:
+        sample = super().read(index)
+        assert sample.sharp_rgb is not None
+        return replace(sample, sharp_rgb=sample.sharp_rgb.astype(np.uint16) * 257)
 
 
 def test_rendered_once_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +94,19 @@ def test_every_setting_and_every_set_has_a_cache_of_its_own() -> None:
     marks |= {defocus_cache._fingerprint(Pair("b"), SETTINGS, "")}
     marks |= {defocus_cache._fingerprint(Pair("a"), SETTINGS, "other")}
     assert len(marks) == len(changes) + 3
+
+
+def test_16_bit_pictures_are_kept_as_the_8_bit_ones_they_are_shown_as(tmp_path: Path) -> None:
+    """Not white: 65535 is full there, and 8 bits are what a network sees."""
+    kept = [
+        load_or_render(pair, SETTINGS, tmp_path, tag=tag, workers=1)
+        for tag, pair in (("8", Pair("a")), ("16", Deep("a")))
+    ]
+    assert np.array_equal(kept[1].defocused_rgb, kept[0].defocused_rgb)
+    assert np.array_equal(kept[1].sharp_rgb, kept[0].sharp_rgb)
+    items = Rendered(Deep("a"), SETTINGS, str(tmp_path), "16", None, fill=False)
+    assert items[0].sharp_rgb is not None
+    assert np.array_equal(items[0].sharp_rgb, kept[0].sharp_rgb[0])
 
 
 def test_noise_belongs_to_the_frame() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import convolve, gaussian_filter
 
-from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training import optics
 from ddfd_training.optics import render_defocus
 from ddfd_training.optics_options import (
@@ -141,6 +141,22 @@ def test_a_batch_is_its_images_one_by_one(name: str) -> None:
     if RENDER_PRESETS[name].layering.from_nearest_m is None:
         together = optics._render(rgb, depth_m[:, 0], LENS, RENDER_PRESETS[name])
         torch.testing.assert_close(together, single, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["ddfd", "quick", "syndof", "soft"])
+def test_what_is_behind_an_edge_does_not_depend_on_the_rest_of_the_batch(name: str) -> None:
+    """Beside an image that is blurred much more, a little blurred edge looks the same."""
+    lens = LensConfig(15e-3, 2.8, 2.0, 5.6e-6)
+    torch.manual_seed(0)
+    coarse = torch.rand(2, 3, 12, 24)
+    rgb = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bicubic").clamp(0, 1)
+    depth_m = torch.full((2, 48, 96), 8.0)
+    depth_m[0, :, :48], depth_m[1, :, :48] = 1.0, 0.4
+    options = RENDER_PRESETS[name]
+    together = optics._render(rgb, depth_m, lens, options)
+    for i in range(2):
+        alone = optics._render(rgb[i : i + 1], depth_m[i : i + 1], lens, options)
+        torch.testing.assert_close(together[i : i + 1], alone, atol=2e-6, rtol=0)
 
 
 def test_d3net_layers_begin_half_a_metre_before_the_scene() -> None:

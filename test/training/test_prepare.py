@@ -15,7 +15,7 @@ from ddfd_ros.core.errors import DatasetError
 from ddfd_training.datasets import open_dataset
 from ddfd_training.prepare_align import align, scaling
 from ddfd_training.prepare_cli import main
-from ddfd_training.prepare_crop import Box, common, largest_box
+from ddfd_training.prepare_crop import Box, common, cut, largest_box
 from ddfd_training.prepare_depth import denoise_depth, inpaint_depth
 from ddfd_training.prepare_files import find_views
 from ddfd_training.registration import residual_px, smoothed_gray
@@ -249,6 +249,25 @@ def test_denoising_removes_lone_values_and_keeps_edges():
     assert np.isnan(clean[[10, 30, 5], [10, 30, 5]]).all()
     assert np.isnan(clean).sum() == 3
     np.testing.assert_array_equal(clean[np.isfinite(clean)], depth[np.isfinite(clean)])
+
+
+def test_what_lies_beyond_reach_is_no_neighbour_of_what_is_filled():
+    depth = np.tile(np.linspace(2, 3, 80, dtype=np.float32), (60, 1))
+    depth += 0.2 * np.sin(np.arange(60, dtype=np.float32) / 5)[:, None]
+    depth[:, 50:] = np.nan
+    near, far = (inpaint_depth(depth, "smooth", reach_px=reach)[0] for reach in (4, 20))
+    both = np.isfinite(near)
+    assert both[:, 50:53].all()
+    np.testing.assert_array_equal(near[both], far[both])
+
+
+def test_a_cut_map_lies_as_its_image_does():
+    """A pixel of a map that is a quarter as large shows what the image shows there."""
+    columns = np.arange(64, dtype=np.float32)
+    depth, image = np.tile(columns, (64, 1)), np.tile(columns[None, :, None], (64, 1, 3))
+    box = Box(0, 0, 64, 64)
+    small, seen = (cut(each, box, (16, 16)) for each in (depth, image.astype(np.uint8)))
+    assert np.abs(small - seen[..., 0]).max() <= 0.5 + 1e-6
 
 
 def test_inpainting_reaches_only_so_far():

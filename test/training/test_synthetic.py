@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ddfd_training.datasets.synthetic_scenes import SyntheticScenes
+from ddfd_training.datasets.synthetic_scenes import TEST_SEED, SyntheticScenes
 from ddfd_training.synthetic import SyntheticScene
 from ddfd_training.synthetic_shapes import Box, Sphere
 from ddfd_training.synthetic_textures import FLOORS, THINGS, WALLS, TextureAtlas
@@ -156,3 +156,14 @@ def test_rays_along_a_wall_meet_something(number: int):
     depth_m = SyntheticScenes(200)[number].depth_m
     assert np.isfinite(depth_m).all()
     assert depth_m.min() > 0.1
+
+
+def test_rooms_for_testing_are_none_of_those_for_training():
+    train, test = SyntheticScenes(200), SyntheticScenes(20, first_seed=TEST_SEED)
+    assert train.key == "2a3a5696c7be8a33"  # what pictures are kept by
+    assert test.key != SyntheticScenes(20).key
+    rooms = [{each.scene_of(i) for i in range(len(each))} for each in (train, test)]
+    assert [len(each) for each in rooms] == [100, 10]
+    assert not rooms[0] & rooms[1]
+    seen, unseen = (SyntheticScenes(1, 24, 32, seed)[0] for seed in (1000, TEST_SEED))
+    assert not np.array_equal(seen.sharp_rgb, unseen.sharp_rgb)

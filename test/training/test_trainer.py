@@ -25,7 +25,7 @@ from ddfd_training.crops import CropDataset, ImageSet, hold_out, stack_pairs
 from ddfd_training.datasets.base import RgbdSample
 from ddfd_training.optimizers import build_optimizer, rate_share
 from ddfd_training.sources import open_source
-from ddfd_training.trainer import DefocusData
+from ddfd_training.trainer import DefocusData, DepthFromDefocus
 
 CPU = {"accelerator": "cpu", "devices": 1}
 SMALL = {"widths": [8, 8, 8, 8, 8], "depths": [1, 1, 1, 1, 1], "sharp_width": 8, "sharp_blocks": 1}
@@ -38,13 +38,13 @@ def nyuv2_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(0)
     for name in ("rgb", "depth"):
         (root / name).mkdir()
-    for frame in range(4):
+    for frame in (0, 2, 4, 6):  # numbers that do not follow each other: four scenes
         coarse = random.integers(0, 255, (120, 160, 3), dtype=np.uint8)
         rgb = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_LINEAR)
-        levels = np.linspace(30 + 20 * frame, 120, 640)[None].repeat(480, 0).astype(np.uint8)
+        levels = np.linspace(30 + 10 * frame, 120, 640)[None].repeat(480, 0).astype(np.uint8)
         cv2.imwrite(str(root / "rgb" / f"{frame:04d}.jpg"), rgb)
         cv2.imwrite(str(root / "depth" / f"{frame:04d}.png"), levels)
-    (root / "train.txt").write_text("0000\n0001\n0002\n0003\n", encoding="ascii")
+    (root / "train.txt").write_text("0000\n0002\n0004\n0006\n", encoding="ascii")
     return root
 
 
@@ -75,8 +75,14 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)[0].state_dict()
 
 
-def test_resumed_training_ends_with_the_same_weights(config: TrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_resumed_training_ends_with_the_same_weights(
+    config: TrainConfig, tmp_path: Path, dropout: float
+) -> None:
     """Stopped after 6 of 12 steps and started again: bit for bit the uninterrupted result."""
+    config = dataclasses.replace(
+        config, network=NetworkConfig(options=SMALL | {"dropout": dropout})
+    )
     whole = train(config, tmp_path / "whole", dict(CPU))
     assert train(config, tmp_path / "parts", dict(CPU), steps_now=6) is None
     resumed = train(config, tmp_path / "parts", dict(CPU))
@@ -203,18 +209,67 @@ def test_hold_out_parts_the_frames() -> None:
     assert sorted(kept.frames + taken.frames) == list(range(10))
 
 
+def test_hold_out_takes_whole_scenes() -> None:
+    """Two views of a room go together; so many pictures as asked for, or a few more."""
+    rooms = dataclasses.replace(_images(10), scenes=tuple(f"room {i // 2}" for i in range(10)))
+    kept, taken = hold_out(rooms, 3)
+    assert taken.frames == (0, 1, 8, 9)
+    assert kept.frames == (2, 3, 4, 5, 6, 7)
+
+
+def _sources(config: TrainConfig, *sources: SourceConfig, held_out: int = 1) -> DefocusData:
+    data = dataclasses.replace(config.data, sources=sources, held_out=held_out)
+    return DefocusData(dataclasses.replace(config, data=data))
+
+
 def test_a_held_out_scene_is_in_no_other_source(config: TrainConfig) -> None:
-    """The same rooms at half the size are the same rooms."""
+    """The same rooms at half the size, in part, or by another path are the same rooms."""
     (source,) = config.data.sources
-    half = dataclasses.replace(source, size=(240, 320))
-    both = dataclasses.replace(config.data, sources=(source, half))
-    data = DefocusData(dataclasses.replace(config, data=both))
+    root = Path(source.root)
+    again = {"size": (240, 320)}, {"limit": 2}, {"root": f"{root}/../{root.name}"}
+    data = _sources(config, source, *(dataclasses.replace(source, **each) for each in again))
     data.setup()
-    crops = data.train_dataloader().dataset
-    shown = [set(images.frames) for images in crops._sets]
+    sets = data.train_dataloader().dataset._sets
     assert len(data.held_out()) == 1
-    assert shown[0] == shown[1]
-    assert len(shown[0]) == 3
+    assert [len(images.frames) for images in sets] == [3, 3, 1, 3]
+    unseen = float(np.nanmean(data.held_out()[0]["depth_m"].numpy()))
+    for images in sets:
+        shown = [float(images.item(frame)["depth_m"].mean()) for frame in images.frames]
+        assert min(abs(depth_m - unseen) for depth_m in shown) > 0.1
+
+
+def test_to_hold_everything_out_is_refused(config: TrainConfig) -> None:
+    with pytest.raises(DatasetError, match=r"held_out: expected scenes of nyuv2 left .*got 4"):
+        _sources(config, *config.data.sources, held_out=4).setup()
+
+
+def test_synthetic_rooms_are_held_out_with_both_their_views(tmp_path: Path) -> None:
+    rooms = SourceConfig("synthetic", "", count=6, size=(43, 56))
+    config = TrainConfig(data=DataConfig((rooms,), str(tmp_path), crop_px=32))
+    data = _sources(config, rooms, held_out=1)
+    data.setup()
+    assert len(data.held_out()) == 2
+    assert data.train_dataloader().dataset._sets[0].frames == (2, 3, 4, 5)
+
+
+def test_an_image_without_depth_leaves_the_validation_known(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(DepthFromDefocus, "_world", 1)
+    module = DepthFromDefocus(config).eval()
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
+    image = torch.rand(1, 3, 64, 64)
+    batch = {
+        "image": image,
+        "sharp_rgb": torch.rand(1, 3, 64, 64),
+        "depth_m": torch.full((1, 1, 64, 64), float("nan")),
+        "sharp_known": torch.ones(1, 1, 64, 64),
+    }
+    with torch.no_grad():
+        module.validation_step(batch, 0)
+    assert set(logged) == {"val/psnr", "val/psnr_gain"}
+    assert np.isfinite(list(logged.values())).all()
 
 
 def test_crop_larger_than_the_image_is_refused() -> None:
@@ -333,6 +388,20 @@ def test_sharp_input_is_the_sharp_image(nyuv2_like: Path, config: TrainConfig) -
     assert np.abs(rendered.item(1)["image"].astype(int) - item["image"]).mean() > 0.3
     with pytest.raises(DatasetError, match="input: expected one of auto, sharp, rendered"):
         open_source(dataclasses.replace(source, input="blurry"), config.lens, "unused")
+
+
+def test_augmentation_keeps_16_bits() -> None:
+    """Half bright stays about half bright; 8 bits would cut it off at 255."""
+    grey = np.full((32, 32, 3), 30000, np.uint16)
+    item = {
+        "image": grey,
+        "sharp_rgb": grey,
+        "depth_m": np.ones((32, 32), np.float32),
+        "sharp_known": np.ones((32, 32), bool),
+    }
+    changed = augment(item, np.random.default_rng(0))["image"]
+    assert changed.dtype == np.uint16
+    assert 0.75 * 30000 < changed[16, 16].min() <= changed[16, 16].max() < 1.25 * 30000
 
 
 def test_augmentation_keeps_image_and_depth_aligned() -> None:

@@ -13,6 +13,7 @@ import torch
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
+from ddfd_ros.model.blur_space import LensNetwork, lens_vector
 from ddfd_ros.model.checkpoint import save_checkpoint
 from ddfd_training import uncertainty_cli
 from ddfd_training.synthetic import SyntheticScene
@@ -96,6 +97,50 @@ def test_one_network_samples_and_another_states(recording, tmp_path) -> None:
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["beside"] == "stated.pt"
     assert {"Monte-Carlo dropout", "sigma_m, one pass"} <= set(report["result"])
+
+
+def _save_for_any_lens(path: Path) -> Path:
+    return save(path, lens_input=True, dropout=0.3)
+
+
+def test_a_network_for_any_lens_is_told_the_lens_of_the_pictures(
+    recording, tmp_path, monkeypatch
+) -> None:
+    """Whether it samples or states, as ``ddfd-evaluate`` tells it."""
+    told: list[list[float]] = []
+    forward = LensNetwork.forward
+
+    def heard(self, image, lens=None):
+        told.append([] if lens is None else lens[0].tolist())
+        return forward(self, image, lens)
+
+    weights = _save_for_any_lens(tmp_path / "any.pt")
+    monkeypatch.setattr(LensNetwork, "forward", heard)
+    words = ["--checkpoint", str(weights), "--beside", str(weights), "--lens", "nyu-2m"]
+    code = uncertainty_cli.main(
+        arguments(recording, tmp_path / "out", *words, "--kernel", "gaussian")
+    )
+    assert code == 0
+    expected = LENS_PRESETS["nyu-2m"].spread_as(0.3)
+    assert len(told) == 4  # two frames, samples and statement
+    for each in told:
+        assert each == pytest.approx(lens_vector(expected))
+    report = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    assert report["told_lens"]["f_number"] == pytest.approx(expected.f_number, rel=1e-4)
+
+
+def test_photographs_through_an_unnamed_lens_are_refused(recording, tmp_path, capsys) -> None:
+    weights = _save_for_any_lens(tmp_path / "any.pt")
+    words = arguments(recording, tmp_path / "out", "--checkpoint", str(weights))
+    words[words.index("sharp")] = "defocused"
+    assert uncertainty_cli.main(words) == 2
+    assert "expected the lens of these photographs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--size", "32", "48"), ("--soften", "0.5")])
+def test_what_would_be_ignored_is_no_option(recording, tmp_path, words) -> None:
+    with pytest.raises(SystemExit):
+        uncertainty_cli.main(arguments(recording, tmp_path, "--checkpoint", "m.pt", *words))
 
 
 def test_a_network_without_dropout_is_one_line_and_code_2(recording, tmp_path, capsys) -> None:

@@ -24,13 +24,15 @@ from rich.progress import track
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.model.blur_space import lens_vector
-from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.datasets.sample import RgbdSample, eight_bit
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.image_set import ImageSet, Item
 from ddfd_training.lens_draws import DrawnCamera, LensRanges, curved, draw_camera
-from ddfd_training.optics import render_defocus
+from ddfd_training.optics import render_defocus, to_planes
 
 _VERSION = 2  # raise when the pictures change
+_FLAT_VERSION = 3  # that of pictures of which some lose their texture
+_FLAT = 1  # tells the choice of these from a draw, whose seed has a 0 in this place
 
 
 def photograph(sample: RgbdSample, camera: DrawnCamera, random: np.random.Generator) -> np.ndarray:
@@ -42,7 +44,7 @@ def photograph(sample: RgbdSample, camera: DrawnCamera, random: np.random.Genera
     if sample.sharp_rgb is None:
         raise DatasetError(f"{sample.name}: expected an all-in-focus image to blur, got none")
     depth_m = curved(fill_depth(sample.depth_m), camera.curvature_dioptre)
-    rgb = torch.from_numpy(sample.sharp_rgb).permute(2, 0, 1)[None].float() / 255
+    rgb = to_planes(sample.sharp_rgb)
     with torch.no_grad():
         image = render_defocus(
             rgb, torch.from_numpy(depth_m)[None, None], camera.lens, options=camera.options
@@ -54,13 +56,13 @@ def photograph(sample: RgbdSample, camera: DrawnCamera, random: np.random.Genera
 class ManyLensSet(ImageSet):
     """An image set whose frames were each photographed through ``draws`` lenses.
 
-    ``defocused_rgb`` and ``lenses`` hold ``draws`` entries for a scene, one after the other. They
-    are the frames; frame ``i`` shows scene ``i // draws`` of the other arrays.
+    ``defocused_rgb`` and ``lenses`` hold ``draws`` entries for a view, one after the other. They
+    are the frames; frame ``i`` shows view ``i // draws`` of the other arrays.
 
     Attributes:
         lenses: float32 ``[N * draws, 2]``: what a network is told of each picture's lens
             (``DrawnCamera.told``), pixels per dioptre and focus in dioptres.
-        draws: Pictures of each scene.
+        draws: Pictures of each view.
     """
 
     lenses: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
@@ -71,19 +73,19 @@ class ManyLensSet(ImageSet):
         """Every item also says its lens."""
         return ("lens",)
 
-    def scene_of(self, frame: int) -> int:
-        """Which scene a frame shows."""
+    def view_of(self, frame: int) -> int:
+        """Which sharp picture a frame shows."""
         return frame // self.draws
 
     def item(self, where: Any, flip: int = 1) -> Item:
         """As :meth:`ImageSet.item`, with ``lens``, float32 ``[2]``."""
         frame, *part = where if isinstance(where, tuple) else (where,)
-        scene = (self.scene_of(frame), *part)
+        view = (self.view_of(frame), *part)
         return {
             "image": self.defocused_rgb[where][:, ::flip],
-            "sharp_rgb": self.sharp_rgb[scene][:, ::flip],
-            "depth_m": self.depth_m[scene][:, ::flip],
-            "sharp_known": self.sharp_known[scene][:, ::flip],
+            "sharp_rgb": self.sharp_rgb[view][:, ::flip],
+            "depth_m": self.depth_m[view][:, ::flip],
+            "sharp_known": self.sharp_known[view][:, ::flip],
             "lens": np.array(self.lenses[frame]),
         }
 
@@ -109,7 +111,8 @@ def photograph_all(
         weight: How often the set is drawn from in training.
         workers: Processes that render; the number of CPU cores by default.
     """
-    facts = json.dumps([_VERSION, len(dataset), asdict(ranges), key], sort_keys=True)
+    version = _FLAT_VERSION if ranges.flat_share else _VERSION
+    facts = json.dumps([version, len(dataset), asdict(ranges), key], sort_keys=True)
     target = Path(folder) / f"{tag}-lenses-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +175,7 @@ def _scene_job(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All pictures of one scene, their lenses, and the scene."""
     dataset, index, ranges = job
-    sample = _prepared(dataset[index], ranges, np.random.default_rng([index]))
+    sample = _prepared(dataset[index], ranges, np.random.default_rng([index, 0, 0, _FLAT]))
     images, lenses = [], []
     for draw in range(ranges.draws):
         random = np.random.default_rng([index, draw, ranges.series])
@@ -185,9 +188,9 @@ def _scene_job(
 
 def _prepared(sample: RgbdSample, ranges: LensRanges, random: np.random.Generator) -> RgbdSample:
     """The scene with its fine texture taken away or softened, as ``ranges`` say."""
-    sharp = sample.sharp_rgb
-    if sharp is None:
+    if sample.sharp_rgb is None:
         return sample
+    sharp = eight_bit(sample.sharp_rgb)
     if random.random() < ranges.flat_share:
         sharp = without_texture(sharp, random)
     if ranges.soften_px > 0:

@@ -25,8 +25,8 @@ def augment(item: dict[str, np.ndarray], random: np.random.Generator) -> dict[st
     """One random change of a crop; image and truth stay aligned.
 
     Args:
-        item: ``image`` and ``sharp_rgb``, uint8 ``[h, w, 3]``; ``depth_m`` and ``sharp_known``,
-            ``[h, w]``.
+        item: ``image`` and ``sharp_rgb``, uint8 or uint16 ``[h, w, 3]``; ``depth_m`` and
+            ``sharp_known``, ``[h, w]``.
         random: Decides the change.
 
     Returns:
@@ -47,8 +47,9 @@ def augment(item: dict[str, np.ndarray], random: np.random.Generator) -> dict[st
 
     result = {}
     for key in ("image", "sharp_rgb"):
+        kind = item[key].dtype
         turned = warp(item[key], cv2.INTER_LINEAR) * colour
-        result[key] = np.clip(np.rint(turned), 0, 255).astype(np.uint8)
+        result[key] = np.clip(np.rint(turned), 0, np.iinfo(kind).max).astype(kind)
     depth_m = warp(item["depth_m"].astype(np.float32), cv2.INTER_NEAREST, float("nan"))
     result["depth_m"] = (depth_m / scale).astype(np.float32)
     known = warp(item["sharp_known"].astype(np.uint8), cv2.INTER_NEAREST)

@@ -72,8 +72,8 @@ class DataConfig:
         flip: Share of crops that are mirrored.
         augment: ``none``, or ``colour``, which leaves the blur as it is: blur is the cue, and
             nothing may change it; or ``eigen`` for sharp images: scale, rotation and colour.
-        held_out: Scenes of the first source kept out of training, for validation; also of other
-            sources that show them.
+        held_out: Pictures of the first source kept out of training, for validation, or a few more:
+            whole scenes, which are then not trained on in other sources, either.
         noise_std: Sensor noise added after the lens, standard deviation in grey levels of 255.
         workers: Processes that load crops; 0 loads them in the training process.
         moved_share: Of crops that are blurred by a movement of the camera, too: what looks like

@@ -53,7 +53,9 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             )
         for images in sets:
             _check_fits(images.size(images.frames[0]), config.crop_px)
-        self._truths = tuple(dict.fromkeys(key for images in sets for key in images.truths))
+        told = () if lens is None else ("lens",)  # some pictures may say it, so all have to
+        known = (key for images in sets for key in images.truths)
+        self._truths = tuple(dict.fromkeys([*known, *told]))
         self._sets = list(sets)
         weights = np.array([images.weight for images in sets])
         self._shares = weights / weights.sum()
@@ -92,6 +94,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             item = augment(item, random)
         else:
             item = complete(item, self._truths, self._lens)
+            if "lens" not in self._truths:
+                item.pop("lens", None)
         if self._config.augment == "colour":
             item = recolour(item, random)
         if self._config.moved_share > 0 and random.random() < self._config.moved_share:

@@ -24,8 +24,9 @@ from rich.progress import track
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.base import RgbdSample
+from ddfd_training.datasets.sample import eight_bit
 from ddfd_training.depth_fill import fill_depth
-from ddfd_training.optics import render_defocus
+from ddfd_training.optics import render_defocus, to_planes
 from ddfd_training.optics_options import LAYER_STEP_M, Layering, RenderOptions, render_options
 from ddfd_training.sensor import Sensor
 
@@ -99,7 +100,7 @@ def render_sample(sample: RgbdSample, settings: RenderSettings) -> np.ndarray:
     """
     if sample.sharp_rgb is None:
         raise DatasetError(f"{sample.name}: expected an all-in-focus image to blur, got none")
-    rgb = torch.from_numpy(sample.sharp_rgb).permute(2, 0, 1)[None].float() / 255
+    rgb = to_planes(sample.sharp_rgb)
     depth = torch.from_numpy(fill_depth(sample.depth_m))[None, None]
     with torch.no_grad():
         image = render_defocus(rgb, depth, settings.lens, options=settings.options)
@@ -206,4 +207,4 @@ def _render_job(
     sample = dataset[index]
     defocused = render_sample(sample, settings)
     assert sample.sharp_rgb is not None  # render_sample has refused it otherwise
-    return defocused, sample.sharp_rgb, sample.depth_m
+    return defocused, eight_bit(sample.sharp_rgb), sample.depth_m

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ddfd_training.evaluate_truths import TruthTable
 from ddfd_training.metrics import DepthBins, DepthTable, Lpips, edge_kld, sigma_metrics
 from ddfd_training.metrics import ImageTable as QualityTable
 from ddfd_training.metrics_defocus import DefocusTable
+from ddfd_training.metrics_image import mean_of_finite
 from ddfd_training.metrics_sigma import COVERAGE_LEVELS, laplace_half_width_m
 
 BIN_EDGES_M = np.arange(0.0, 10.5, 0.5)
@@ -46,7 +46,7 @@ class ConstantDepth:
 
 @dataclass
 class _Means:
-    """Rows of numbers, averaged over images; NaN and infinite values do not count."""
+    """Rows of numbers, averaged over images as :func:`mean_of_finite` does."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
 
@@ -55,9 +55,7 @@ class _Means:
         keys = list(dict.fromkeys(key for row in self.rows for key in row))
         means = {}
         for key in keys:
-            values = np.array([row[key] for row in self.rows if key in row])
-            values = values[np.isfinite(values)]
-            means[key] = float(values.mean()) if values.size else math.nan
+            means[key] = mean_of_finite([row[key] for row in self.rows if key in row])
         return means
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--deblur-depth", default="model", choices=("model", "data", "none"),
                         help="whose depth it is told; data: the set's own")  # fmt: skip
     add_data_arguments(parser)
+    _add_view_arguments(parser)
     parser.add_argument("--baseline", action="store_true", help="also the training set's mean")
     parser.add_argument("--no-edges", action="store_true", help="leave the edge divergence out")
     parser.add_argument("--json", metavar="FILE", help="write the report there")
@@ -120,12 +122,18 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "sharp"),
         help="sharp: show the network the sharp images, not rendered ones",
     )
+
+
+def _add_view_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is done to the images on their way to the network."""
     parser.add_argument(
         "--size",
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="the network sees images of this size, and its depth is scaled back to the truth's",
+        help="the network sees images of this size, and its answers are scaled back to the "
+        "truth's; --lens is that of the images before. Without --lens, sharp images are brought "
+        "to this size first and rendered through the network's own lens",
     )
     parser.add_argument(
         "--soften",
@@ -138,8 +146,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def data_options(arguments: argparse.Namespace, model_lens: LensConfig | None) -> DataOptions:
-    """The options of the data set; a lens is the one asked for, or the model's own."""
+def data_options(
+    arguments: argparse.Namespace, model_lens: LensConfig | None, size: Sequence[int] = ()
+) -> DataOptions:
+    """The options of the data set; a lens is the one asked for, or the model's own.
+
+    ``size`` is that of ``DataOptions``.
+    """
     if arguments.data is None:
         raise DdfdError(f"--data: expected one of {', '.join(DATA_SETS)}, got none")
     root = arguments.root
@@ -161,6 +174,7 @@ def data_options(arguments: argparse.Namespace, model_lens: LensConfig | None) -
         lens=lens,
         kernel=arguments.kernel,
         preset=arguments.preset,
+        size=tuple(size),
         cache=arguments.cache,
         limit=arguments.limit,
         aperture=arguments.aperture,

@@ -10,8 +10,8 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.sharpness import missing_px
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend, BackendOptions
 from ddfd_training.evaluate import ConstantDepth, evaluate
@@ -34,8 +35,10 @@ from ddfd_training.evaluate_data import (
     EvaluationSet,
     mean_training_depth_m,
     open_evaluation_set,
+    told_lens,
 )
 from ddfd_training.evaluate_deblur import with_deblurring
+from ddfd_training.evaluate_items import Item
 from ddfd_training.evaluate_report import print_report
 from ddfd_training.metrics import Lpips, plot_depth_bins
 from ddfd_training.paper_table import (
@@ -83,12 +86,29 @@ def _missing_sharpness(arguments: argparse.Namespace, contract: ModelContract) -
     return missing_px(contract.sigma_0_px, camera.sigma_0_for(width, height))
 
 
+def _scaled_to_size(
+    lens: LensConfig, arguments: argparse.Namespace, items: EvaluationSet
+) -> LensConfig:
+    """The lens of the images as the network sees them; with ``--size`` they have other pixels."""
+    if not arguments.size:
+        return lens
+    width = next(iter(items)).image_rgb.shape[1]
+    return lens.scaled(arguments.size[1] / width)
+
+
+def _blurred_by(items: Iterable[Item], lens: LensConfig) -> Iterator[Item]:
+    """The items, the true blur of the rendered ones in the diameters of ``lens``."""
+    for item in items:
+        yield item if item.lens is None else replace(item, lens=lens)
+
+
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Evaluate as the command line says; returns the report that is printed and written.
 
     Raises:
         DdfdError: The model or the data cannot be used; the message says why.
     """
+    given = arguments.lens is not None
     recipe = fill_from_recipe(arguments) if arguments.config else None
     fetch = arguments.lpips_weights == "download"
     weights = None if fetch else arguments.lpips_weights
@@ -101,34 +121,35 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         path, runtime, threads=arguments.threads, precision=arguments.precision
     ) as backend:
         lens = backend.contract.lens
-        options = data_options(arguments, lens)
+        # The lens of a recipe or a model is that of what the network sees, not of larger images.
+        options = data_options(arguments, lens, () if given else arguments.size or ())
         items = open_evaluation_set(options)
-        rendered = "lens" in items.description and arguments.input != "sharp"
+        asked: Iterable[Item] = items
         told = takes_any_lens(backend.contract)
         if told:
-            if arguments.lens is None and not rendered:
-                raise DdfdError(
-                    f"--lens: expected the lens of these photographs, which {path.name} has to be "
-                    "told, got none; give a preset, the .yaml of ddfd-calibrate, or four numbers"
+            blurred_by = told_lens(options, items, given=arguments.lens is not None)
+            asked = _blurred_by(items, blurred_by)
+            seen_lens = _scaled_to_size(blurred_by, arguments, items) if given else blurred_by
+            backend.set_lens(seen_lens)
+        elif lens is not None and items.rendered and arguments.input != "sharp":
+            seen_lens = _scaled_to_size(options.lens, arguments, items)
+            if seen_lens != lens:
+                console.print(
+                    f"note: the model sees blur of {seen_lens}, but was trained for {lens}; its "
+                    "depths cannot be right",
+                    style="yellow",
                 )
-            backend.set_lens(options.lens)
-        elif lens is not None and rendered and options.lens != lens:
-            console.print(
-                f"note: the images are blurred by {options.lens}, but the model was trained for "
-                f"{lens}; its depths cannot be right",
-                style="yellow",
-            )
         report: dict[str, Any] = {
             "model": _model_info(path, backend),
             "data": items.description,
             "machine": machine_info(),
         }
         if told:
-            report["model"]["told_lens"] = asdict(options.lens)
+            report["model"]["told_lens"] = asdict(seen_lens)
         if recipe is not None and recipe.evaluate.paper:
             report["test"] = paper_rows(recipe.evaluate.paper)[0].test
         bar = track(
-            items, description=f"evaluating {path.name}", total=len(items), console=console
+            asked, description=f"evaluating {path.name}", total=len(items), console=console
         )
         answering, asked = with_deblurring(
             backend,

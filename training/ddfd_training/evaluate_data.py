@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.errors import DatasetError, DdfdError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training.datasets.base import ReadSequence, RgbdDataset, RgbdSample
+from ddfd_training.datasets.dfd_dslr import DfdDslr
 from ddfd_training.datasets.registry import DATASETS, dataset_class, open_dataset, option_names
+from ddfd_training.datasets.sample import eight_bit
 from ddfd_training.defocus_cache import RenderSettings
 from ddfd_training.evaluate_items import First, Item, Natural, Rendered
-from ddfd_training.lay_over import eight_bit
+from ddfd_training.prepared import Prepared
+from ddfd_training.sources import PINHOLE_F_NUMBER
 
 DATA_SETS = tuple(name for name in DATASETS if name != "synthetic")
 EXPOSURES = ("auto", "global", "none")
@@ -33,6 +36,8 @@ class DataOptions:
         lens: Lens by which sharp images are blurred; not used for natural ones.
         kernel: Point-spread function of the renderer.
         preset: Way to render by name (``RENDER_PRESETS``), in place of ``kernel``; or empty.
+        size: Height and width that sharp images are brought to before they are rendered, as the
+            ``size`` of a recipe's source: ``lens`` is that of these images. Empty leaves them.
         cache: Folder where rendered images are kept.
         limit: Take only the first so many images; 0: all.
         aperture: Of the DSLR sets: ``N2_8`` or ``N8``.
@@ -49,12 +54,18 @@ class DataOptions:
     lens: LensConfig = LENS_PRESETS["nyu-8m"]
     kernel: str = "disk"
     preset: str = ""
+    size: tuple[int, ...] = ()
     cache: str = ".cache/defocus"
     limit: int = 0
     aperture: str = "N2_8"
     exposure: str = "auto"
     rgb_is: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rendering(self) -> RenderSettings:
+        """How sharp images are photographed."""
+        return RenderSettings(self.lens, self.kernel, preset=self.preset)
 
 
 class EvaluationSet:
@@ -78,6 +89,11 @@ class EvaluationSet:
     def __len__(self) -> int:
         """Number of items."""
         return len(self._items)
+
+    @property
+    def rendered(self) -> bool:
+        """Whether the simulated lens took the images."""
+        return "lens" in self.description
 
     def __iter__(self) -> Iterator[Item]:
         """The items, prepared when asked for."""
@@ -108,9 +124,35 @@ def open_evaluation_set(options: DataOptions) -> EvaluationSet:
     description |= {"blur": "natural", "exposure_match": exposure}
     if "aperture" in option_names(options.data):
         description["aperture"] = options.aperture
+    if isinstance(dataset, DfdDslr):
+        description["pair"] = dataset.pairing
     samples = EightBitInput(First(dataset, options.limit))
     items = Natural(samples, exposure, registered=registered, defocus_unit=dataset.defocus_unit)
     return EvaluationSet(items, description, dataset.sensor_range_m)
+
+
+def told_lens(options: DataOptions, items: EvaluationSet, *, given: bool) -> LensConfig:
+    """What a model that takes the lens is told of the images.
+
+    Pictures tell second moments, so it is the lens whose disks spread as the renderer's
+    point-spread function does; the lens of photographs is taken for such a one.
+
+    Args:
+        options: What the set was opened with.
+        items: The set.
+        given: Whether the user has said which lens it is.
+
+    Raises:
+        DdfdError: They are photographs through a lens that nobody has named.
+    """
+    if items.rendered and options.lens.f_number < PINHOLE_F_NUMBER:
+        return options.lens.spread_as(options.rendering.options.spread_per_diameter)
+    if not given:
+        raise DdfdError(
+            "--lens: expected the lens of these photographs, which the model has to be told, got "
+            "none; give a preset, the .yaml of ddfd-calibrate, or four numbers"
+        )
+    return options.lens
 
 
 def split_of(options: DataOptions) -> str:
@@ -141,15 +183,17 @@ def _rendered(
     dataset: RgbdDataset, options: DataOptions, description: dict[str, Any]
 ) -> EvaluationSet:
     """Sharp images through the simulated lens."""
-    settings = RenderSettings(options.lens, options.kernel, preset=options.preset)
-    tag = f"{dataset.name}-{options.split}-{dataset.key[:8]}"
-    samples = First(dataset, options.limit)
-    items = Rendered(samples, settings, options.cache, tag, dataset.clip_m, fill=True)
+    samples = Prepared(First(dataset, options.limit), options.size)
+    parts = (dataset.name, options.split, dataset.key[:8], samples.changes)
+    tag = "-".join(part for part in parts if part)
+    items = Rendered(samples, options.rendering, options.cache, tag, dataset.clip_m, fill=True)
     description |= {
         "blur": f"simulated, {options.kernel} kernel, rounded to 8 bits",
         "lens": asdict(options.lens),
         "depth_clip_m": dataset.clip_m,
     }
+    if options.size:
+        description["size"] = list(options.size)
     return EvaluationSet(items, description, dataset.sensor_range_m)
 
 

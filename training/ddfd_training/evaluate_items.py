@@ -10,6 +10,7 @@ import numpy as np
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.base import ReadSequence, RgbdSample
+from ddfd_training.datasets.sample import eight_bit
 from ddfd_training.defocus_cache import RenderSettings, load_or_render
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.registration import match_exposure, register
@@ -93,7 +94,7 @@ class Rendered(ReadSequence[Item]):
             name=sample.name,
             image_rgb=np.array(self._images.defocused_rgb[index]),
             depth_m=depth_m,
-            sharp_rgb=sample.sharp_rgb,
+            sharp_rgb=None if sample.sharp_rgb is None else eight_bit(sample.sharp_rgb),
             lens=self._lens,
         )
 

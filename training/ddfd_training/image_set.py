@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ import torch
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.model.blur_space import lens_vector
 from ddfd_training.datasets.sample import RgbdSample
 
 Item = dict[str, np.ndarray]
@@ -27,6 +28,8 @@ class ImageSet:
         sharp_known: bool ``[N, H, W]``, where ``sharp_rgb`` can be believed.
         frames: Which of the ``N`` to use.
         weight: How often the set is drawn, relative to others.
+        scenes: Name of the scene that each of the ``N`` shows, the same in every set that shows it
+            too; or empty: each its own.
     """
 
     defocused_rgb: np.ndarray
@@ -35,10 +38,16 @@ class ImageSet:
     sharp_known: np.ndarray
     frames: tuple[int, ...]
     weight: float = 1.0
+    scenes: tuple[str, ...] = ()
 
-    def scene_of(self, frame: int) -> int:
-        """Which scene a frame shows; here each its own."""
+    def view_of(self, frame: int) -> int:
+        """Which of the ``N`` sharp pictures a frame shows; here its own."""
         return frame
+
+    def scene_of(self, frame: int) -> str:
+        """Which scene a frame shows."""
+        view = self.view_of(frame)
+        return self.scenes[view] if self.scenes else str(view)
 
     @property
     def truths(self) -> tuple[str, ...]:
@@ -98,17 +107,23 @@ class LazySet:
         frames: Which of them to use.
         weight: How often the set is drawn, relative to others.
         knows: What else its samples know, as in ``RgbdDataset.truths``.
+        scenes: As of :class:`ImageSet`.
     """
 
     samples: Sequence[RgbdSample]
     frames: tuple[int, ...]
     weight: float = 1.0
     knows: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
     _latest: _Latest = field(default_factory=_Latest, repr=False, compare=False)
 
-    def scene_of(self, frame: int) -> int:
-        """Which scene a frame shows; here each its own."""
+    def view_of(self, frame: int) -> int:
+        """Which sample a frame shows."""
         return frame
+
+    def scene_of(self, frame: int) -> str:
+        """Which scene a frame shows."""
+        return self.scenes[frame] if self.scenes else str(frame)
 
     @property
     def truths(self) -> tuple[str, ...]:
@@ -124,7 +139,7 @@ class LazySet:
         """What ``where`` (a frame, or frame, rows and columns) holds, mirrored if ``flip`` is -1.
 
         Returns:
-            The keys of :meth:`ImageSet.item` and :attr:`truths`; images uint8 or uint16.
+            The keys of :func:`to_item`; images uint8 or uint16.
         """
         frame, *part = where if isinstance(where, tuple) else (where,)
         sample = self._latest.get(self.samples, frame)
@@ -145,6 +160,10 @@ def to_item(sample: RgbdSample, truths: Sequence[str] = ()) -> Item:
         truths: Further keys, of ``defocus``, ``blurred`` (1, 0 or NaN), ``points_yx`` with
             ``relation`` (see :func:`ddfd_training.losses_ranking.ranking`), ``left_rgb`` and
             ``right_rgb``.
+
+    Returns:
+        ``image``, ``sharp_rgb``, ``depth_m``, ``sharp_known``, what was asked for as far as it is
+        known, and ``lens`` (``lens_vector``) where the sample names the one that took it.
 
     Raises:
         DatasetError: The sample has no image, or lacks one of the views asked for.
@@ -169,6 +188,8 @@ def to_item(sample: RgbdSample, truths: Sequence[str] = ()) -> Item:
     if "relation" in truths and sample.order is not None:
         item["points_yx"] = sample.order.points_yx()
         item["relation"] = np.array([sample.order.farther], dtype=np.float32)
+    if sample.lens is not None and sample.defocused_rgb is not None:
+        item["lens"] = np.array(lens_vector(sample.lens), dtype=np.float32)
     if sample.dual_rgb is not None and "left_rgb" in truths:
         item["left_rgb"], item["right_rgb"] = sample.dual_rgb
     return complete(item, truths)
@@ -188,7 +209,7 @@ def complete(item: Item, truths: Sequence[str], lens: LensConfig | None = None) 
         if key == "points_yx":
             item[key] = np.zeros((1, 2, 2), dtype=np.int64)
         elif key == "lens" and lens is not None:
-            item[key] = np.array([lens.px_per_dioptre, lens.focus_dioptre], dtype=np.float32)
+            item[key] = np.array(lens_vector(lens), dtype=np.float32)
         elif key == "relation":
             item[key] = np.full(1, np.nan, dtype=np.float32)
         elif key in ("defocus", "blurred"):
@@ -207,15 +228,29 @@ AnySet = TypeVar("AnySet", bound="ImageSet | LazySet")
 
 
 def hold_out(images: AnySet, count: int) -> tuple[AnySet, AnySet]:
-    """Split off ``count`` scenes, evenly spaced; returns what is left and what was taken.
+    """Split off ``count`` pictures or a few more; returns what is left and what was taken.
 
-    All frames of a scene go with it: the same scene through another lens is no unseen one.
+    They are whole scenes, evenly spaced: another view of a scene, or the same one through another
+    lens, is no unseen picture.
     """
-    scenes = sorted({images.scene_of(frame) for frame in images.frames})
-    taken = {scenes[i] for i in np.linspace(0, len(scenes) - 1, count).round().astype(int)}
-    kept = [frame for frame in images.frames if images.scene_of(frame) not in taken]
+    views: dict[str, set[int]] = {}
+    for frame in images.frames:
+        views.setdefault(images.scene_of(frame), set()).add(images.view_of(frame))
+    scenes, sizes = list(views), [len(each) for each in views.values()]
+    taken: set[str] = set()
+    for number in range(1, len(scenes) + 1):
+        chosen = np.linspace(0, len(scenes) - 1, number).round().astype(int)
+        taken = {scenes[i] for i in chosen}
+        if sum(sizes[i] for i in chosen) >= count:
+            break
     picked = [frame for frame in images.frames if images.scene_of(frame) in taken]
-    return replace(images, frames=tuple(kept)), replace(images, frames=tuple(picked))
+    return without(images, taken), replace(images, frames=tuple(picked))
+
+
+def without(images: AnySet, scenes: Collection[str]) -> AnySet:
+    """The set without the frames that show one of the scenes."""
+    kept = [frame for frame in images.frames if images.scene_of(frame) not in scenes]
+    return replace(images, frames=tuple(kept))
 
 
 def to_tensors(item: Item) -> dict[str, torch.Tensor]:

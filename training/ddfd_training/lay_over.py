@@ -13,7 +13,7 @@ import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_training.datasets.base import ReadSequence, RgbdDataset
-from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.datasets.sample import RgbdSample, eight_bit
 from ddfd_training.image_set import ImageSet
 from ddfd_training.registration import Registration, match_exposure, register
 
@@ -58,11 +58,6 @@ def _lay_over(
     warped = found.warp(sharp)
     known[found.overlap(*image.shape[:2])] = True
     return match_exposure(eight_bit(warped), eight_bit(image)).apply(warped), known
-
-
-def eight_bit(image: np.ndarray) -> np.ndarray:
-    """The image with 8 bits, rounded."""
-    return image if image.dtype == np.uint8 else np.rint(image / 257.0).astype(np.uint8)
 
 
 class LaidOver(ReadSequence[RgbdSample]):

@@ -28,6 +28,7 @@ from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.inference import open_backend
 from ddfd_training.datasets.registry import DATASETS, open_dataset
+from ddfd_training.datasets.synthetic_scenes import TEST_SEED
 from ddfd_training.lens_scores.run import LENSES, PARTS, Plan, evaluate_lenses
 
 
@@ -57,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, help="exported model with the lens as an input")
-    parser.add_argument("--data", choices=tuple(DATASETS), default="synthetic")
+    parser.add_argument(
+        "--data", choices=tuple(DATASETS), default="synthetic", help="synthetic: rooms for testing"
+    )
     parser.add_argument("--root", default="", help="the data set's folder")
     parser.add_argument("--split", default=None)
     parser.add_argument("--limit", type=int, default=20, help="scenes, evenly spaced; 0: all")
@@ -85,7 +88,9 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     Raises:
         DdfdError: Model or data cannot be used.
     """
-    options = {"count": arguments.limit or 20} if arguments.data == "synthetic" else {}
+    options = {}
+    if arguments.data == "synthetic":
+        options = {"count": arguments.limit or 20, "first_seed": TEST_SEED}
     dataset = open_dataset(arguments.data, arguments.root, arguments.split, **options)
     count = min(arguments.limit or len(dataset), len(dataset))
     indices = [round(i * (len(dataset) - 1) / max(count - 1, 1)) for i in range(count)]
@@ -111,6 +116,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             "runtime": backend.runtime,
         }
     data = {"name": arguments.data, "split": arguments.split, "scenes": count, "size": size}
+    if "first_seed" in options:
+        data["first_seed"] = options["first_seed"]
     return {"model": facts, "data": data, "machine": machine_info(), **report}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,16 @@ def _ssim_sum(a: np.ndarray, b: np.ndarray, data_range: float) -> tuple[float, i
 
 
 IMAGE_METRICS = ("psnr", "ssim", "mae")
+
+
+def mean_of_finite(values: Sequence[float]) -> float:
+    """Mean without infinite and unknown values; of nothing but such, their plain mean.
+
+    The PSNR of equal images is infinite: one such pair would hide all the others.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    finite = array[np.isfinite(array)]
+    return float((finite if finite.size else array).mean())
 
 
 @dataclass(frozen=True)
@@ -122,8 +133,12 @@ def image_metrics(pred: Any, target: Any, data_range: float = 1.0) -> dict[str, 
     Raises:
         ValueError: The shapes differ or are too small, or values exceed ``data_range``.
     """
-    rows = [sums.metrics() for sums in _image_sums(pred, target, data_range)]
-    return {key: float(np.mean([row[key] for row in rows])) for key in IMAGE_METRICS}
+    return _means([sums.metrics() for sums in _image_sums(pred, target, data_range)])
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means over images."""
+    return {key: mean_of_finite([row[key] for row in rows]) for key in IMAGE_METRICS}
 
 
 class ImageTable:
@@ -143,22 +158,20 @@ class ImageTable:
         """Count one image or each of a batch; returns their own metrics, as image_metrics."""
         sums = _image_sums(pred, target, data_range)
         self._images += sums
-        rows = [each.metrics() for each in sums]
-        return {key: float(np.mean([row[key] for row in rows])) for key in IMAGE_METRICS}
+        return _means([each.metrics() for each in sums])
 
     def result(self) -> dict[str, Any]:
         """``images``, ``values``, and the metrics as ``mean_over_images`` and ``over_pixels``.
 
-        The first is the mean of the images' PSNR, as papers print it; the second the PSNR of the
-        mean square error of all pixels, which the worst images rule.
+        The first is the mean of the images' PSNR, as papers print it, images that equal their
+        truth left out of it (:func:`mean_of_finite`); the second the PSNR of the mean square error
+        of all pixels, which the worst images rule.
         """
         pooled = sum(self._images, ImageSums())
         rows = [sums.metrics() for sums in self._images] or [ImageSums().metrics()]
         return {
             "images": len(self._images),
             "values": pooled.values,
-            "mean_over_images": {
-                key: float(np.mean([row[key] for row in rows])) for key in IMAGE_METRICS
-            },
+            "mean_over_images": _means(rows),
             "over_pixels": pooled.metrics(),
         }

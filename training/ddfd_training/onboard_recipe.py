@@ -8,7 +8,7 @@ from typing import Any
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
-from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER, LensConfig
 
 FARTHEST_FOCUS_M = 100.0
 _AROUND_A, _AROUND_FOCUS_DIOPTRE = 0.05, 0.02
@@ -59,6 +59,21 @@ def working_lens(calibration: LensCalibration, width: int) -> LensConfig:
     return calibration.lens_for(width, round(calibration.height * width / calibration.width))
 
 
+def _folder(root: str, job: Job, calibration: LensCalibration) -> dict[str, Any]:
+    """A recording of the calibrated camera as a source, at the width that is worked with."""
+    source: dict[str, Any] = {
+        "dataset": "folder",
+        "root": root,
+        "split": "all",
+        # What was measured, whatever the folder's own lens.json says.
+        "options": {"lens": asdict(calibration.spread_lens)},
+    }
+    if job.width and job.width != calibration.width:
+        height = round(calibration.height * job.width / calibration.width)
+        source["size"] = [height, job.width]
+    return source
+
+
 def around(lens: LensConfig, calibration: LensCalibration) -> dict[str, Any]:
     """Ranges of lenses to draw: the calibrated one, give or take what it may be off."""
     a = lens.px_per_dioptre
@@ -104,7 +119,7 @@ def recipe(job: Job, calibration: LensCalibration) -> dict[str, Any]:
     }
     sources = [source]
     if job.natural:
-        sources.append({"dataset": "folder", "root": job.natural, "split": "all"})
+        sources.append(_folder(job.natural, job, calibration))
     start: dict[str, Any] = {"init": job.init} if job.init else {}
     if job.sigma_0_px and not job.natural:
         # The same scenes as before; beside the camera's own pictures, none would be as sharp.
@@ -138,11 +153,15 @@ def _without_depth(job: Job, lens: LensConfig, calibration: LensCalibration) -> 
     return {
         "network": {"name": "2hded-selfsup", "options": {"backbone": "ddfd-lite", "side": side}},
         "data": {
-            "sources": [{"dataset": "folder", "root": job.pairs, "split": "all"}],
+            "sources": [_folder(job.pairs, job, calibration)],
             "crop_px": 128,
             "batch_size": 8,
         },
-        "loss": {"name": "thesis2023-selfsup", "options": {"kernel": kernel}},
+        "loss": {
+            "name": "thesis2023-selfsup",
+            # The lens is that of disks which spread as much: sigma is a quarter of its diameter.
+            "options": {"kernel": kernel, "sigma_per_diameter": DISK_SIGMA_PER_DIAMETER},
+        },
         "optimizer": {"learning_rate": 2.0e-3, "warmup_steps": 100},
     }
 

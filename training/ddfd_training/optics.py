@@ -20,6 +20,7 @@ Blur is applied to the pixel values as they are (gamma-encoded), as in the paper
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -28,17 +29,31 @@ from ddfd_training.optics_options import (
     LAYER_STEP_M,
     RENDER_PRESETS,
     Layering,
+    Layers,
     RenderOptions,
     cut,
     render_options,
 )
 from ddfd_training.psf import render_kernel
 
-__all__ = ["JUMP_PX", "LAYER_STEP_M", "RENDER_PRESETS", "RenderOptions", "render_defocus"]
+__all__ = [
+    "JUMP_PX",
+    "LAYER_STEP_M",
+    "RENDER_PRESETS",
+    "RenderOptions",
+    "render_defocus",
+    "to_planes",
+]
 
 JUMP_PX = 1.0
 """Neighbouring pixels whose blur differs by more than this many pixels lie on two surfaces."""
 _FFT_FROM = 19  # kernel width from which the Fourier transform is faster than the sum
+
+
+def to_planes(rgb: np.ndarray) -> torch.Tensor:
+    """An image uint8 or uint16 ``[H, W, 3]`` as ``[1, 3, H, W]`` in [0, 1]."""
+    values = torch.from_numpy(np.ascontiguousarray(rgb, dtype=np.float32))
+    return values.permute(2, 0, 1)[None] / float(np.iinfo(rgb.dtype).max)
 
 
 def render_defocus(
@@ -130,7 +145,8 @@ def _render(
     rgb = _pad(rgb, margin)
     position = _pad(layers.position[:, None].to(rgb.dtype), margin)
     own_px = _pad(layers.own_px[:, None].to(rgb.dtype), margin)
-    origin, hidden = extend_behind(own_px, margin if options.extend else 0)
+    reach = _reaches(layers, spreads) if len(rgb) > 1 else margin
+    origin, hidden = extend_behind(own_px, reach if options.extend else 0)
     behind = rgb.flatten(2).gather(2, origin.flatten(2).expand(-1, rgb.shape[1], -1))
     behind_position = position.flatten(2).gather(2, origin.flatten(2)).reshape(position.shape)
     surfaces = (
@@ -141,11 +157,25 @@ def _render(
     return out[..., margin:-margin, margin:-margin]
 
 
+def _reaches(layers: Layers, spreads: list[torch.Tensor]) -> torch.Tensor:
+    """Half the width of each image's own largest kernel, ``[N, 1, 1, 1]``.
+
+    What is continued behind an edge must not depend on the other images of a batch.
+    """
+    half = torch.tensor([s.shape[-1] // 2 for s in spreads], device=layers.position.device)
+    # A soft position lies between two layers; kernels are widest at the ends.
+    ends = (layers.position.detach().floor().long(), layers.position.detach().ceil().long())
+    widest = torch.maximum(half[ends[0]], half[ends[1]])
+    return widest.amax(dim=(1, 2))[:, None, None, None]
+
+
 def _pad(tensor: torch.Tensor, margin: int) -> torch.Tensor:
     return F.pad(tensor, (margin,) * 4, mode="replicate")
 
 
-def extend_behind(blur_px: torch.Tensor, reach: int) -> tuple[torch.Tensor, torch.Tensor]:
+def extend_behind(
+    blur_px: torch.Tensor, reach: int | torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Continue each surface behind its nearer neighbour, ring by ring.
 
     A pixel beside a surface farther away (by more than ``JUMP_PX`` of blur) gets that neighbour
@@ -153,7 +183,7 @@ def extend_behind(blur_px: torch.Tensor, reach: int) -> tuple[torch.Tensor, torc
 
     Args:
         blur_px: ``[N, 1, H, W]``, signed blur of the visible surface, rising with distance.
-        reach: How many pixels to go behind the occluder.
+        reach: How many pixels to go behind the occluder, for all images or ``[N, 1, 1, 1]``.
 
     Returns:
         For each pixel, the place (row times width plus column, int64 ``[N, 1, H, W]``) of the
@@ -164,9 +194,11 @@ def extend_behind(blur_px: torch.Tensor, reach: int) -> tuple[torch.Tensor, torc
     origin = place.expand_as(blur_px)
     reached_px, hidden = blur_px.float(), torch.zeros_like(blur_px, dtype=torch.bool)
     own_px = reached_px
-    for _ in range(reach):
+    for step in range(int(reach if isinstance(reach, int) else reach.max())):
         farthest_px, source = F.max_pool2d(reached_px, 3, stride=1, padding=1, return_indices=True)
         new = (~hidden) & (farthest_px - own_px > JUMP_PX)
+        if not isinstance(reach, int):
+            new = new & (step < reach)
         if not bool(new.any()):
             break
         reached_px = torch.where(new, farthest_px, reached_px)

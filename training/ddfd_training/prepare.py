@@ -17,7 +17,7 @@ import numpy as np
 from ddfd_ros.core.errors import DatasetError
 from ddfd_training.datasets.base import read_color
 from ddfd_training.datasets.rgbd_folder import read_depth_m
-from ddfd_training.lay_over import eight_bit
+from ddfd_training.datasets.sample import eight_bit
 from ddfd_training.prepare_align import Alignment, align, scaling
 from ddfd_training.prepare_crop import Box, cut, largest_box
 from ddfd_training.prepare_depth import denoise_depth, inpaint_depth

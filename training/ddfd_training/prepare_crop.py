@@ -94,5 +94,5 @@ def cut(image: np.ndarray, box: Box, size: tuple[int, int] | None) -> np.ndarray
         return np.ascontiguousarray(part)
     how = cv2.INTER_AREA if part.shape[0] > size[0] else cv2.INTER_CUBIC
     if part.ndim == 2:  # depth: a mean over an edge is a depth that nothing has
-        how = cv2.INTER_NEAREST
+        how = cv2.INTER_NEAREST_EXACT
     return cv2.resize(np.ascontiguousarray(part), size[::-1], interpolation=how)

@@ -70,7 +70,8 @@ def inpaint_depth(
     filled = fill_depth(depth_m).astype(np.float32)
     if how == "smooth":
         steps = np.clip(np.rint(filled / _STEP_M), 0, 65535).astype(np.uint16)
-        smooth = cv2.inpaint(steps, near.astype(np.uint8), 5, cv2.INPAINT_TELEA)
+        # All gaps, also beyond reach: what is not measured must not count as a known neighbour.
+        smooth = cv2.inpaint(steps, unknown.astype(np.uint8), 5, cv2.INPAINT_TELEA)
         filled = np.where(smooth > 0, smooth * np.float32(_STEP_M), filled)
     result = np.where(near, filled, depth_m).astype(np.float32)
     return result, float(near.mean())

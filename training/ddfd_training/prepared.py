@@ -24,6 +24,9 @@ class Prepared(ReadSequence[RgbdSample]):
         sharp: Keep the sharp companions.
         defocus_in_px: Whether the samples' defocus counts pixels.
 
+    Attributes:
+        frames: Numbers of the samples in ``dataset``.
+
     Raises:
         DatasetError: ``size`` or ``centre_crop`` are not two numbers.
     """
@@ -45,17 +48,18 @@ class Prepared(ReadSequence[RgbdSample]):
         self._sharp, self._defocus_in_px = sharp, defocus_in_px
         every = len(dataset)
         count = min(limit, every) if limit else every
-        self._frames = np.linspace(0, every - 1, count).round().astype(int).tolist()
+        self.frames: list[int] = np.linspace(0, every - 1, count).round().astype(int).tolist()
 
     @property
     def changes(self) -> str:
         """What is done to the samples, for the name of a cache; empty if nothing is."""
         sides = "x".join(str(side) for side in (*self._size, *self._crop))
-        return f"{sides}{'c' if self._crop else ''}"
+        # Without e: resized by an older version, whose maps lay half a pixel beside the image.
+        return f"{sides}{'e' if self._size else ''}{'c' if self._crop else ''}"
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self._frames)
+        return len(self.frames)
 
     def read(self, index: int) -> RgbdSample:
         """Sample ``index``, prepared.
@@ -63,7 +67,7 @@ class Prepared(ReadSequence[RgbdSample]):
         Raises:
             DatasetError: The image is smaller than the part to keep.
         """
-        sample = self._dataset[self._frames[index]]
+        sample = self._dataset[self.frames[index]]
         if not self._sharp:
             sample = replace(sample, sharp_rgb=None, sharp_known=None)
         if self._size:

@@ -25,14 +25,17 @@ class Resized:
     def infer(
         self, image: np.ndarray, heads: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Answer a uint8 image ``[H, W, 3]`` with heads of its own size."""
+        """Answer a uint8 image ``[H, W, 3]`` with heads of its own size, blur in its pixels."""
         height, width = image.shape[:2]
         shown = cv2.resize(image, self._size[::-1], interpolation=cv2.INTER_AREA)
         answer = self._model.infer(shown, heads)
-        return {
+        result = {
             name: cv2.resize(value, (width, height), interpolation=cv2.INTER_LINEAR)
             for name, value in answer.items()
         }
+        if "defocus_px" in result:
+            result["defocus_px"] = result["defocus_px"] * np.float32(width / self._size[1])
+        return result
 
 
 class Softened:

@@ -48,9 +48,16 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
         sharp=source.sharp,
         defocus_in_px=dataset.defocus_unit.endswith("_px"),
     )
+    scenes = _scenes(dataset, samples, source)
     if dataset.in_memory:
-        return stack_pairs(samples, source.weight)
-    return LazySet(samples, tuple(range(len(samples))), source.weight, dataset.truths)
+        return replace(stack_pairs(samples, source.weight), scenes=scenes)
+    return LazySet(samples, tuple(range(len(samples))), source.weight, dataset.truths, scenes)
+
+
+def _scenes(dataset: RgbdDataset, samples: Prepared, source: SourceConfig) -> tuple[str, ...]:
+    """The scene of each sample, by a name that every source which reads this set gives it."""
+    files = "" if dataset.name == "synthetic" else str(Path(source.root).resolve())
+    return tuple(f"{dataset.name} {files} {dataset.scene_of(i)}" for i in samples.frames)
 
 
 def _split(source: SourceConfig) -> str:
@@ -88,10 +95,12 @@ def _photographed(
     if dataset.name == "synthetic":
         parts.remove(source.split)
     tag = "-".join(part for part in parts if part)
+    scenes = _scenes(dataset, samples, source)
     if source.lenses.draws:
-        return photograph_all(
+        photographed = photograph_all(
             samples, source.lenses, cache, tag=tag, key=dataset.key, weight=source.weight
         )
+        return replace(photographed, scenes=scenes)
     images = load_or_render(
         samples,
         RenderSettings(lens, source.kernel, preset=source.preset),
@@ -107,4 +116,5 @@ def _photographed(
         np.broadcast_to(np.True_, images.depth_m.shape),
         tuple(range(len(images))),
         source.weight,
+        scenes,
     )

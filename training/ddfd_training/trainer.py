@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.model import build_network
 from ddfd_ros.model.networks import optics_options
 from ddfd_training.config import TrainConfig
 from ddfd_training.crops import CropDataset
-from ddfd_training.image_set import Images, hold_out, to_tensors
+from ddfd_training.image_set import Images, hold_out, to_tensors, without
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.metrics import depth_metrics, image_metrics
 from ddfd_training.optimizers import build_optimizer
@@ -30,6 +32,11 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
     """The network's options, with lens and depth range where it uses them."""
     name, options = config.network.name, config.network.options
     return {**optics_options(name, options, config.lens, config.depth_range_m), **options}
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of one step of a training on one of its processes."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
 class DepthFromDefocus(pl.LightningModule):
@@ -60,6 +67,9 @@ class DepthFromDefocus(pl.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """One batch of crops; returns the loss."""
+        # What is random in the network, too, is decided by seed and step: so a training that was
+        # stopped goes on as it would have.
+        torch.manual_seed(step_seed(self.config.seed, self.global_step, self.global_rank))
         outputs, targets = self._step(self.network, batch, self.config)
         terms = self._loss(outputs, targets, **self.config.loss.options)
         several = self._world > 1  # then what is logged is the mean over all processes
@@ -79,9 +89,11 @@ class DepthFromDefocus(pl.LightningModule):
             sharp = outputs["sharp_rgb"].clamp(0, 1)
             found["psnr"] = image_metrics(sharp, batch["sharp_rgb"])["psnr"]
             before = image_metrics(batch["image"], batch["sharp_rgb"])["psnr"]
-            if math.isfinite(before):  # a weak lens may have blurred nothing
-                found["psnr_gain"] = found["psnr"] - before
+            found["psnr_gain"] = found["psnr"] - before  # infinite where nothing was blurred
+        # An image without known depth has no depth errors, and would make their mean unknown.
         for name, value in found.items():
+            if not math.isfinite(value):
+                continue
             self.log(f"val/{name}", value, prog_bar=name in ("rmse", "delta1", "psnr_gain"),
                      batch_size=1, sync_dist=self._world > 1)  # fmt: skip
 
@@ -164,13 +176,16 @@ class DefocusData(pl.LightningDataModule):
         data = self.config.data
         sets = [open_source(source, self.config.lens, data.cache) for source in data.sources]
         if data.held_out:
-            self._held_out = hold_out(sets[0], data.held_out)[1]
+            self._held_out = held_out = hold_out(sets[0], data.held_out)[1]
             # The same scenes at another size or through another lens are not trained on, either.
-            of = [(s.dataset, s.root, s.split, s.count, s.limit) for s in data.sources]
-            sets = [
-                hold_out(images, data.held_out)[0] if same == of[0] else images
-                for images, same in zip(sets, of, strict=True)
-            ]
+            scenes = {held_out.scene_of(frame) for frame in held_out.frames}
+            sets = [without(images, scenes) for images in sets]
+            for source, images in zip(data.sources, sets, strict=True):
+                if not images.frames:
+                    raise DatasetError(
+                        f"data.held_out: expected scenes of {source.dataset} left to train on, "
+                        f"got {data.held_out} pictures held out and none left; hold out fewer"
+                    )
         self._train = sets
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -204,5 +219,5 @@ class DefocusData(pl.LightningDataModule):
             ValueError: The recipe holds none out.
         """
         if self._held_out is None:
-            raise ValueError("data.held_out: expected 1 or more scenes, got 0")
+            raise ValueError("data.held_out: expected 1 or more pictures, got 0")
         return WholeImages(self._held_out)

@@ -71,6 +71,7 @@ def monte_carlo(
     *,
     seed: int = 0,
     batch: int = 10,
+    lens: torch.Tensor | None = None,
 ) -> Sampled:
     """Sample the network's answers with dropout on, batch norms off.
 
@@ -80,6 +81,7 @@ def monte_carlo(
         samples: How many; the paper's 50.
         seed: Of the dropout; the state of torch's generator is put back.
         batch: Samples computed together.
+        lens: ``[1, 2]``, for a network that takes it beside the image.
 
     Raises:
         NoDropoutError: The network has no dropout, so every sample would be the same.
@@ -97,6 +99,7 @@ def monte_carlo(
         )
     was_training = network.training
     network.eval()
+    beside = {} if lens is None else {"lens": lens}
     total = square = stated = None
     first = None
     # Only the CPU's generator is put back; a GPU's is seeded too, for the same answers there.
@@ -107,7 +110,7 @@ def monte_carlo(
         try:
             for start in range(0, samples, batch):
                 count = min(batch, samples - start)
-                answer = network(image.expand(count, -1, -1, -1))
+                answer = network(image.expand(count, -1, -1, -1), **beside)
                 depth = answer["depth_m"].double()[:, 0]
                 first = depth[0] if first is None else first  # shifted sums lose no digits
                 total = (depth - first).sum(0) + (0 if total is None else total)

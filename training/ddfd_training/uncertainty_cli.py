@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from torch import nn
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.machine import machine_info
+from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.model.blur_space import lens_tensor
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.claims_run import finite
 from ddfd_training.evaluate_arguments import add_data_arguments, data_options
-from ddfd_training.evaluate_data import open_evaluation_set
+from ddfd_training.evaluate_data import open_evaluation_set, told_lens
 from ddfd_training.evaluate_items import Item
 from ddfd_training.network_model import to_batch
 from ddfd_training.uncertainty import (
@@ -102,13 +104,16 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         beside.to(arguments.device)
     options = data_options(arguments, contract.lens)
     items = open_evaluation_set(replace(options, limit=options.limit or 50))
+    lens = None
+    if any(_takes_lens(item) for item in (network, beside)):
+        lens = told_lens(options, items, given=arguments.lens is not None)
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
     judged: dict[str, Calibration] = {}
     for number, item in enumerate(
         track(items, description="sampling", total=len(items), console=console)
     ):
-        found = _answer(network, beside, item, arguments)
+        found = _answer(network, beside, item, arguments, lens)
         for name, (pred_m, sigma_m) in found.items():
             family = "laplace" if name == STATED else "normal"
             judged.setdefault(name, Calibration(family)).add(pred_m, sigma_m, item.depth_m)
@@ -120,24 +125,44 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "model": Path(arguments.checkpoint).name,
         "beside": Path(arguments.beside).name if arguments.beside else None,
         "data": items.description,
+        "told_lens": None if lens is None else asdict(lens),
         "samples": arguments.samples,
         "machine": machine_info(),
         "result": results,
     }
 
 
+def _takes_lens(network: nn.Module | None) -> bool:
+    """Whether a network takes the lens beside the image."""
+    return "lens" in getattr(network, "side_inputs", ())
+
+
 def _answer(
-    network: nn.Module, beside: nn.Module | None, item: Item, arguments: argparse.Namespace
+    network: nn.Module,
+    beside: nn.Module | None,
+    item: Item,
+    arguments: argparse.Namespace,
+    lens: LensConfig | None,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Prediction and deviation in metres for each way to state one."""
+    """Prediction and deviation in metres for each way to state one.
+
+    ``lens`` is told to those of the networks that take it.
+    """
     image = to_batch(item.image_rgb).to(arguments.device)
+
+    def told(network: nn.Module) -> torch.Tensor | None:
+        return None if lens is None or not _takes_lens(network) else lens_tensor(lens, image)
+
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     sampled: Sampled | None = None
     if dropout_layers(network) or beside is None:
-        sampled = monte_carlo(network, image, arguments.samples, seed=arguments.seed)
+        sampled = monte_carlo(
+            network, image, arguments.samples, seed=arguments.seed, lens=told(network)
+        )
         found[MONTE_CARLO] = (sampled.mean_m, sampled.std_m)
+    stating = network if beside is None else beside
     with torch.no_grad():
-        answer = (network if beside is None else beside)(image)
+        answer = stating(image, lens=told(stating)) if _takes_lens(stating) else stating(image)
     if "sigma_m" in answer:
         depth_m, sigma_m = (answer[key][0, 0].float().cpu().numpy()
                             for key in ("depth_m", "sigma_m"))  # fmt: skip

@@ -60,10 +60,10 @@ def linear_light(image: np.ndarray, response: str) -> np.ndarray:
     Lenses blur light, not pixel values.
 
     Args:
-        image: uint8 ``[H, W]`` or ``[H, W, 3]``.
+        image: uint8 or uint16 ``[H, W]`` or ``[H, W, 3]``.
         response: ``srgb`` undoes the curve of ordinary pictures; ``linear`` leaves the values.
     """
-    values = image.astype(np.float32) / 255
+    values = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
     if response == "srgb":
         low = values / 12.92
         values = np.where(values <= 0.04045, low, ((values + 0.055) / 1.055) ** 2.4)

@@ -175,4 +175,4 @@ class Bag(RgbdDataset):
                 f"{self.reader.path}: expected colour and depth images of one shape, got {shape} "
                 f"and {depth_m.shape}; record the registered depth"
             )
-        return cv2.resize(depth_m, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+        return cv2.resize(depth_m, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -98,6 +98,13 @@ class RgbdDataset(ReadSequence[RgbdSample]):
         """What besides the names of the frames decides what is read, for the key."""
         return ()
 
+    def scene_of(self, index: int) -> str:
+        """Name of the scene that sample ``index`` shows, by default a scene of its own.
+
+        Samples of one scene look alike, so a validation needs scenes that training has not seen.
+        """
+        return self.frame_names[index]
+
     def check_split(self, split: str) -> str:
         """Return ``split`` if the set has it.
 

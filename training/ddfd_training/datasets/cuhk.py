@@ -8,6 +8,7 @@ in the blurred part. It compares the two parts in a few images and takes the maj
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -30,13 +31,22 @@ TEST_COUNT = 100
 _FINE_PX = 1.5
 
 
+def _for_testing(names: Collection[str]) -> set[str]:
+    """The last images of each kind, whichever kinds are asked for: no split holds another's."""
+    test: set[str] = set()
+    for kind in filter(None, KINDS.values()):
+        own = [name for name in names if name.startswith(kind)]
+        test |= set(own[-TEST_COUNT:] if len(own) > TEST_COUNT else [])
+    return test
+
+
 class Cuhk(RgbdDataset):
     """Photographs with masks of blur; no depth, no sharp truth.
 
     Args:
         root: The folder with ``image`` and ``gt``, or with ``train`` and ``test`` of that kind.
         split: ``train``, ``test`` or ``all``. Without folders of these names the last hundred
-            images are for testing, as in most of the literature.
+            images of each kind are for testing, as in most of the literature.
         kind: ``defocus``, ``motion`` or ``both``.
         white_is: What white in a mask means: ``blurred``, ``sharp``, or ``auto`` to find out.
 
@@ -74,7 +84,7 @@ class Cuhk(RgbdDataset):
         pairs = pair_by_stem(images, masks, self.name)
         self.files = {name: pair for name, pair in pairs.items() if name.startswith(KINDS[kind])}
         if images.parent == base and split != "all":
-            test = list(self.files)[-TEST_COUNT:] if len(self.files) > TEST_COUNT else []
+            test = _for_testing(pairs)
             self.files = {n: p for n, p in self.files.items() if (n in test) == (split == "test")}
         if not self.files:
             raise DatasetError(

@@ -175,6 +175,10 @@ class DfdDslr(RgbdDataset):
             raise DatasetError(f"{self.name}: expected {suffix} files in {folder}, got none")
         return sorted(files, key=stamp_s)
 
+    def scene_of(self, index: int) -> str:
+        """The view, by its depth map, which serves both apertures."""
+        return self.pairs[index][1].stem
+
     def settings(self) -> tuple[str, ...]:
         """The aperture, and the pairing where it is not the usual one."""
         return (self.aperture, *(() if self.pairing == "order" else (self.pairing,)))

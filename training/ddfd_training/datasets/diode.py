@@ -61,6 +61,10 @@ class Diode(RgbdDataset):
             path.relative_to(self.root).with_suffix("").as_posix() for path in self.files
         ]
 
+    def scene_of(self, index: int) -> str:
+        """Indoors or outdoor, and the folder of the scene."""
+        return "/".join(self.frame_names[index].split("/")[:2])
+
     def read(self, index: int) -> RgbdSample:
         """Read image ``index``: uint8 ``[768, 1024, 3]``, depth float32 ``[768, 1024]``."""
         path = self.files[index]

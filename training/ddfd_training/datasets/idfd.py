@@ -111,6 +111,10 @@ class Idfd(RgbdDataset):
     def _folder(self, kind: str) -> Path:
         return first_folder((self.root / kind,), self.name, f"images; its layout is {_LAYOUT}")
 
+    def scene_of(self, index: int) -> str:
+        """The place."""
+        return place_of(self.frame_names[index])
+
     def settings(self) -> tuple[str, ...]:
         """Split, kind of depth and size."""
         return self._settings

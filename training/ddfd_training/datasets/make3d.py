@@ -96,7 +96,7 @@ class Make3D(RgbdDataset):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         depth_m = _grid(grid_path)
         depth_m[~(np.isfinite(depth_m) & (depth_m > 0) & (depth_m <= self._max_m))] = np.nan
-        depth_m = cv2.resize(depth_m, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        depth_m = cv2.resize(depth_m, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         return RgbdSample(name=self.frame_names[index], depth_m=depth_m, sharp_rgb=image)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,22 @@ CLIP_M = (0.5, 10.0)
 """Depths that errors are counted on; the sensor reaches no farther."""
 INTRINSICS_640X480 = (518.86, 519.47, 325.58, 253.74)
 """fx, fy, cx, cy of the colour camera in pixels, before the crop."""
+_LONGEST_RUN = 40
+
+
+def scenes_by_run(frames: Iterable[int]) -> dict[int, int]:
+    """For each frame the first one of its run of consecutive numbers, which stands for the scene.
+
+    The official order keeps a scene's frames together, and the official split keeps scenes whole:
+    where the numbers of a split jump, another scene begins. A run holds one scene or several, and
+    no scene lies in two. Runs longer than any of the official splits' (34) are those of a list of
+    one's own; they are cut, and there a scene may lie on both sides.
+    """
+    first: dict[int, int] = {}
+    for frame in sorted(frames):
+        start = first.get(frame - 1, frame)
+        first[frame] = start if frame - start < _LONGEST_RUN else frame
+    return first
 
 
 class Nyuv2(RgbdDataset):
@@ -64,6 +82,15 @@ class Nyuv2(RgbdDataset):
     def settings(self) -> tuple[str, ...]:
         """Whether cropped."""
         return (str(self._crop),)
+
+    def scene_of(self, index: int) -> str:
+        """The run of frames that ``index`` is in, see :func:`scenes_by_run`."""
+        frame = self.frames[index]
+        return str(self._scenes[int(frame)]) if frame.isdecimal() else frame
+
+    @cached_property
+    def _scenes(self) -> dict[int, int]:
+        return scenes_by_run(int(frame) for frame in self.frames if frame.isdecimal())
 
     def read(self, index: int) -> RgbdSample:
         """Read frame ``index``: sharp image uint8 ``[H, W, 3]``, depth float32 ``[H, W]``."""

@@ -9,6 +9,7 @@ at 1.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_training.datasets.base import RgbdDataset, RgbdSample
-from ddfd_training.datasets.nyuv2 import CLIP_M, CROP
+from ddfd_training.datasets.nyuv2 import CLIP_M, CROP, scenes_by_run
 
 MAT_FILE = "nyu_depth_v2_labeled.mat"
 SPLITS_FILE = "splits.mat"
@@ -81,6 +82,14 @@ class Nyuv2Mat(RgbdDataset):
     def settings(self) -> tuple[str, ...]:
         """Kind of depth and crop."""
         return (self._depth, str(self._crop))
+
+    def scene_of(self, index: int) -> str:
+        """The run of frames that ``index`` is in, as in the folder form."""
+        return str(self._scenes[self.frames[index]])
+
+    @cached_property
+    def _scenes(self) -> dict[int, int]:
+        return scenes_by_run(self.frames)
 
     def _open(self) -> Any:
         """The HDF5 file, opened once in each process."""

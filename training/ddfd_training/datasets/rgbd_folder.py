@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +136,8 @@ class RgbdFolder(RgbdDataset):
         split: ``all``, or the name of a list of frames in the folder.
         rgb_is: What ``rgb/`` shows: ``defocused``, ``sharp``, or ``auto``: defocused where there
             is a ``sharp/`` folder, else sharp (blur it with the optics simulator).
-        lens: The lens that took the defocused images, if known; else that of ``lens.json``.
+        lens: The lens that took the defocused images, or its four fields, if known; else that of
+            ``lens.json``.
         depth_unit_m: Metres per step of a 16-bit depth image.
         registered: Whether ``rgb/`` and ``sharp/`` show each thing at the same pixel, as after
             ``ddfd-prepare``; by default what its ``registration.json`` says, and no without one.
@@ -158,7 +159,7 @@ class RgbdFolder(RgbdDataset):
         split: str = "all",
         *,
         rgb_is: str = "auto",
-        lens: LensConfig | None = None,
+        lens: LensConfig | Mapping[str, float] | None = None,
         depth_unit_m: float = 1e-3,
         registered: bool | None = None,
     ) -> None:
@@ -168,7 +169,8 @@ class RgbdFolder(RgbdDataset):
         self.root = require_folder(Path(root), "RGB-D folder", "rgb/, depth/ and maybe sharp/")
         self._depth_unit_m = depth_unit_m
         self.registered = is_registered(self.root) if registered is None else registered
-        self.lens = lens or read_lens(self.root)
+        given = LensConfig(**lens) if isinstance(lens, Mapping) else lens
+        self.lens = given or read_lens(self.root)
         colours = require_folder(self.root / "rgb", "RGB-D folder", "colour images")
         self._rgb = _files(colours, IMAGE_SUFFIXES)
         self._sharp = _files(self.root / "sharp", IMAGE_SUFFIXES)

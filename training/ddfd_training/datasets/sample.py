@@ -95,7 +95,7 @@ class RgbdSample:
         """The sample at another size; the lens gets the pixel pitch of that size.
 
         Images are averaged; maps take the nearest value, for a mean over an edge would be a depth
-        that nothing has.
+        that nothing has: the value at each new pixel's centre, so that maps lie as the image does.
 
         Args:
             height: Rows.
@@ -110,7 +110,7 @@ class RgbdSample:
         def resize(image: np.ndarray) -> np.ndarray:
             how = cv2.INTER_CUBIC if down > 1 else cv2.INTER_AREA
             if image.ndim == 2:
-                how = cv2.INTER_NEAREST
+                how = cv2.INTER_NEAREST_EXACT
             flat = image.astype(np.uint8) if image.dtype == bool else np.ascontiguousarray(image)
             return cv2.resize(flat, (width, height), interpolation=how).astype(image.dtype)
 
@@ -149,6 +149,11 @@ class RgbdSample:
         if self.dual_rgb is not None:
             changes["dual_rgb"] = (change(self.dual_rgb[0]), change(self.dual_rgb[1]))
         return changes
+
+
+def eight_bit(image: np.ndarray) -> np.ndarray:
+    """The image with 8 bits, rounded."""
+    return image if image.dtype == np.uint8 else np.rint(image / 257.0).astype(np.uint8)
 
 
 def unknown_depth(image: np.ndarray) -> np.ndarray:

@@ -31,15 +31,16 @@ class Syndof(RgbdDataset):
 
     Args:
         root: The folder with ``image`` and ``blur_map``, or one that holds ``SYNDOF`` or
-            ``train/SYNDOF``.
-        split: ``train`` or ``test`` where the set lies in folders of these names.
+            ``train/SYNDOF`` and ``test/SYNDOF``.
+        split: ``train`` or ``test`` where the set lies in folders of these names, ``all`` where
+            it does not.
 
     Raises:
         DatasetError: The layout is another one.
     """
 
     name = "syndof"
-    splits = ("train", "test")
+    splits = ("train", "test", "all")
     has_depth = False
     truths = ("defocus",)
     defocus_unit = "sigma_px"
@@ -48,10 +49,10 @@ class Syndof(RgbdDataset):
         """List and pair the files; images are read when asked for."""
         base = Path(root)
         self.check_split(split)
-        places = (base / split / "SYNDOF", base / "SYNDOF", base)
-        images = first_folder(
-            (place / "image" for place in places), self.name, "images; beside it blur_map/"
-        )
+        places = (base / "SYNDOF", base) if split == "all" else (base / split / "SYNDOF",)
+        # A set without folders has one split: else training and testing would be the same images.
+        content = "images, beside blur_map/ (without folders train/ and test/, take the split all)"
+        images = first_folder((place / "image" for place in places), self.name, content)
         maps = first_folder((images.with_name("blur_map"),), self.name, "the defocus maps")
         self.files = pair_by_stem(images, maps, self.name)
         self.frame_names = list(self.files)

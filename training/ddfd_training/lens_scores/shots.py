@@ -13,9 +13,9 @@ import torch
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.datasets.sample import RgbdSample
+from ddfd_training.datasets.sample import RgbdSample, eight_bit
 from ddfd_training.depth_fill import fill_depth
-from ddfd_training.optics import render_defocus
+from ddfd_training.optics import render_defocus, to_planes
 from ddfd_training.optics_options import Layering, RenderOptions
 from ddfd_training.sensor import Sensor
 
@@ -79,7 +79,7 @@ def blurred(sample: RgbdSample, lens: LensConfig) -> np.ndarray:
     """As :func:`photograph`, without noise: floats in 0 to 255."""
     if sample.sharp_rgb is None:
         raise DatasetError(f"{sample.name}: expected a sharp picture to blur, got none")
-    rgb = torch.from_numpy(sample.sharp_rgb.copy()).permute(2, 0, 1)[None].float() / 255
+    rgb = to_planes(sample.sharp_rgb)
     depth_m = torch.from_numpy(fill_depth(sample.depth_m))[None, None]
     with torch.no_grad():
         image = render_defocus(rgb, depth_m, lens, options=OPTIONS)
@@ -114,7 +114,7 @@ def answered(
 def texture(sample: RgbdSample) -> np.ndarray:
     """Local standard deviation of the sharp picture, float32 ``[H, W]``, grey levels of 255."""
     assert sample.sharp_rgb is not None  # photograph has refused it otherwise
-    grey = cv2.cvtColor(sample.sharp_rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    grey = cv2.cvtColor(eight_bit(sample.sharp_rgb), cv2.COLOR_RGB2GRAY).astype(np.float32)
     mean = cv2.GaussianBlur(grey, (0, 0), _TEXTURE_PX)
     square = cv2.GaussianBlur(grey**2, (0, 0), _TEXTURE_PX)
     result: np.ndarray = np.sqrt(np.maximum(square - mean**2, 0))
@@ -140,7 +140,7 @@ def _saturated(sample: RgbdSample, lens: LensConfig, seed: int) -> np.ndarray:
 
 def _untextured(sample: RgbdSample, lens: LensConfig, seed: int) -> np.ndarray:
     assert sample.sharp_rgb is not None
-    flat = cv2.medianBlur(np.ascontiguousarray(sample.sharp_rgb), _SMOOTH_PX)
+    flat = cv2.medianBlur(np.ascontiguousarray(eight_bit(sample.sharp_rgb)), _SMOOTH_PX)
     flat = cv2.bilateralFilter(flat, _SMOOTH_PX, 40, _SMOOTH_PX)
     return photograph(replace(sample, sharp_rgb=flat), lens, seed)
 
