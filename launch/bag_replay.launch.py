@@ -136,7 +136,9 @@ def _cannot_start(event: launch.Event) -> bool:
 
 
 def _node(value: launch.SomeSubstitutionsType) -> IncludeLaunchDescription:
-    arguments = {name: value(name) for name in PASSED_ON} | {"use_sim_time": "true"}
+    # Brought up from here: by itself a node may fail before anybody could hear of it.
+    fixed = {"use_sim_time": "true", "lifecycle": "launch"}
+    arguments = {name: value(name) for name in PASSED_ON} | fixed
     path = PathJoinSubstitution([FindPackageShare("ddfd_ros"), "launch", "ddfd.launch.py"])
     return IncludeLaunchDescription(
         PythonLaunchDescriptionSource(path), launch_arguments=arguments.items()

@@ -36,8 +36,8 @@ def read_sidecar(model_path: str | Path) -> ModelContract | None:
     path = Path(model_path)
     if not path.is_file():
         raise ModelLoadError(
-            f"model file: expected a file at {path}, got none; check model_path (absolute paths "
-            "are safest in launch files)"
+            f"model file: expected a file at {path}, got none; check the path "
+            "(absolute ones are safest in launch files)"
         )
     sidecar = sidecar_path(path)
     if not sidecar.is_file():

@@ -61,8 +61,8 @@ def open_backend(
         _check_suffix(path, runtime)
     if not path.is_file():
         raise ModelLoadError(
-            f"model file: expected a file at {path}, got none; check model_path (absolute paths "
-            "are safest in launch files)"
+            f"model file: expected a file at {path}, got none; check the path "
+            "(absolute ones are safest in launch files)"
         )
     backend = _backend_class(runtime)
     try:

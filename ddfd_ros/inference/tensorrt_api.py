@@ -85,7 +85,7 @@ class TensorRt:
 
     @property
     def has_progress(self) -> bool:
-        """Whether a build reports its progress and can be cancelled."""
+        """Whether a build reports its progress."""
         return hasattr(self.module, "IProgressMonitor")
 
     @property

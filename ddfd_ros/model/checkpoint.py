@@ -139,6 +139,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     source = Path(path)
     if not source.is_file():
         raise ModelLoadError(f"{source}: expected a checkpoint file, got none; check the path")
+    if source.suffix in (".onnx", ".engine", ".plan"):
+        raise ModelLoadError(
+            f"{source}: expected a checkpoint (.pt), got a model that is exported already; give "
+            "the weights it was made from"
+        )
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.PickleError) as error:

@@ -20,7 +20,7 @@ from ddfd_ros.ros.environment import active_profile
 from ddfd_ros.ros.inputs import Inputs
 from ddfd_ros.ros.lifecycle import answer_impossible_transitions, transition
 from ddfd_ros.ros.outputs import Outputs
-from ddfd_ros.ros.parameters import declare
+from ddfd_ros.ros.parameters import declare, unknown_overrides
 from ddfd_ros.ros.reporter import Reporter
 from ddfd_ros.ros.runner import Runner
 from ddfd_ros.ros.statistics import Statistics
@@ -51,6 +51,11 @@ class DdfdNode(LifecycleNode):
         super().__init__(name, **options)
         self._stop_requested = stop_requested
         self._settings = declare(self)
+        if unknown := unknown_overrides(self):
+            self.get_logger().warning(
+                f"parameters: expected those of config/ddfd.yaml, got also {', '.join(unknown)}, "
+                "which nothing reads; check the spelling"
+            )
         self._statistics = Statistics()
         self._runner: Runner | None = None
         self._all_ended = True

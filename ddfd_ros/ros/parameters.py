@@ -33,6 +33,7 @@ __all__ = [
     "declare",
     "defaults",
     "descriptor",
+    "unknown_overrides",
 ]
 
 _LIMITS = (
@@ -202,6 +203,17 @@ def declare(node: Any) -> NodeParameters:
         value = node.declare_parameter(item.name, item.default, descriptor(item)).value
         values[item.name] = value
     return NodeParameters(**values)
+
+
+def unknown_overrides(node: Any) -> list[str]:
+    """Names that a node was started with and that are none of its parameters.
+
+    A file may hold other nodes' as well, so they are no error; but a misspelt limit would be
+    missed without a word. Those of QoS are declared with their topics.
+    """
+    given = getattr(node, "_parameter_overrides", {})
+    known = ("qos_overrides.",)
+    return sorted(n for n in given if not (n.startswith(known) or node.has_parameter(n)))
 
 
 def defaults() -> dict[str, Any]:

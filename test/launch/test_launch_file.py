@@ -304,6 +304,18 @@ def test_no_node_outlives_its_launch_process(repository, number):
 
 
 @pytest.mark.usefixtures("launch_system")
+def test_a_replay_ends_when_the_node_cannot_be_configured(repository, tmp_path):
+    """The player waits for the node to become active: it would wait forever."""
+    missing = f"model_path:={tmp_path / 'missing.onnx'}"
+    launched = Launched(repository, "bag_replay", f"bag:={tmp_path}", missing)
+    try:
+        launched.process.wait(60)
+        assert not launched.alive()
+    finally:
+        launched.kill()
+
+
+@pytest.mark.usefixtures("launch_system")
 def test_a_field_test_leaves_a_summary(repository, tmp_path):
     launched = Launched(
         repository,

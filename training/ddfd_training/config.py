@@ -252,6 +252,10 @@ def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainCo
 
     Overrides hold for every stage. Errors as of :func:`load_config`.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: expected a recipe (YAML), got no such file; training/configs has some"
+        )
     values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping of settings, got {type(values).__name__}")

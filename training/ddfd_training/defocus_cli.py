@@ -111,6 +111,10 @@ def _blur(sample: RgbdSample, settings: RenderSettings) -> tuple[np.ndarray, np.
 
 def _one(arguments: argparse.Namespace, settings: RenderSettings, console: Console) -> None:
     """A single image."""
+    if not Path(arguments.input).is_file():
+        raise DatasetError(
+            f"{arguments.input}: expected an image or a folder, got nothing there; check the path"
+        )
     if arguments.depth is None:
         raise DatasetError(
             f"{arguments.input}: expected --depth FILE with the image's depth, got none; a folder "

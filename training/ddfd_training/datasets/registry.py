@@ -98,7 +98,7 @@ def open_dataset(
     if "root" not in inspect.signature(make).parameters:
         return make(**options)
     if not str(root):
-        raise DatasetError(f"{name}: expected its folder as root, got none")
+        raise DatasetError(f"{name}: expected its folder as root (--root), got none")
     return make(root, **options) if split is None else make(root, split, **options)
 
 
