@@ -131,8 +131,8 @@ def _becomes_active(event: launch.Event) -> bool:
 
 
 def _cannot_start(event: launch.Event) -> bool:
-    transition = (getattr(event, "start_state", ""), getattr(event, "goal_state", ""))
-    return isinstance(event, StateTransition) and transition == ("configuring", "unconfigured")
+    failed = ("configuring", "unconfigured")
+    return isinstance(event, StateTransition) and (event.start_state, event.goal_state) == failed
 
 
 def _node(value: launch.SomeSubstitutionsType) -> IncludeLaunchDescription:

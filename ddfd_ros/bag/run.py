@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference import Backend, open_backend
 from ddfd_ros.inference.base import BackendOptions
 from ddfd_ros.inference.deblur_stage import DeblurStage, TwoStageBackend
+from ddfd_ros.inference.engine_manifest import file_sha256
 from ddfd_ros.ros.parameters import NodeParameters
 
 COPIES = ("none", "camera", "all")
@@ -297,4 +297,4 @@ def _description(
 def _digest(path: str) -> str:
     """SHA-256 of a file; empty where there is none."""
     file = Path(path).expanduser()
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return file_sha256(file) if file.is_file() else ""

@@ -26,6 +26,15 @@ def write_sidecar(model_path: str | Path, contract: ModelContract) -> Path:
     return path
 
 
+def require_model_file(path: Path) -> None:
+    """ModelLoadError where there is no file."""
+    if not path.is_file():
+        raise ModelLoadError(
+            f"model file: expected a file at {path}, got none; check the path "
+            "(absolute ones are safest in launch files)"
+        )
+
+
 def read_sidecar(model_path: str | Path) -> ModelContract | None:
     """Check ``model_path`` against its sidecar and return the contract; None without a sidecar.
 
@@ -34,11 +43,7 @@ def read_sidecar(model_path: str | Path) -> ModelContract | None:
         ContractError: The sidecar itself is malformed.
     """
     path = Path(model_path)
-    if not path.is_file():
-        raise ModelLoadError(
-            f"model file: expected a file at {path}, got none; check the path "
-            "(absolute ones are safest in launch files)"
-        )
+    require_model_file(path)
     sidecar = sidecar_path(path)
     if not sidecar.is_file():
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfd_ros.core.errors import DdfdError, ModelLoadError
+from ddfd_ros.core.sidecar import require_model_file
 from ddfd_ros.inference.base import Backend, BackendOptions, one_line
 
 RUNTIMES: dict[str, str] = {
@@ -59,11 +60,7 @@ def open_backend(
         runtime = _choose(path, chosen)
     elif runtime in RUNTIMES:
         _check_suffix(path, runtime)
-    if not path.is_file():
-        raise ModelLoadError(
-            f"model file: expected a file at {path}, got none; check the path "
-            "(absolute ones are safest in launch files)"
-        )
+    require_model_file(path)
     backend = _backend_class(runtime)
     try:
         return backend.from_file(path, chosen)
