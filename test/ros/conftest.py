@@ -276,9 +276,13 @@ class Peer:
         return next(values for values in self.diagnostics[start:] if fits(values))
 
     def request(self, kind: object, name: str, request: object, timeout_s: float = 40.0) -> object:
-        client = self._clients.get(name) or self.node.create_client(kind, f"/ddfd/{name}")
-        self._clients[name] = client
+        new = name not in self._clients
+        if new:
+            self._clients[name] = self.node.create_client(kind, f"/ddfd/{name}")
+        client = self._clients[name]
         assert self.spin_until(client.service_is_ready), f"no service {name}"
+        if new:  # the service learns of the client a little later; what it answers before is lost
+            self.spin_for(0.4)
         future = client.call_async(request)
         assert self.spin_until(future.done, timeout_s), f"{name} was not answered"
         return future.result()
