@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ddfd_ros
+from ddfd_ros.core.commands import LateCommand
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12")
@@ -261,8 +262,9 @@ def test_commands_exist(wheel):
     }  # fmt: skip
     pytest.importorskip("torch")
     for name, value in commands.items():
-        entry = importlib.metadata.EntryPoint(name, value, "console_scripts")
-        assert callable(entry.load()), f"{name} = {value}"
+        loaded = importlib.metadata.EntryPoint(name, value, "console_scripts").load()
+        command = loaded.load() if isinstance(loaded, LateCommand) else loaded
+        assert callable(command), f"{name} = {value}"
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def _with_deblurring(backend: Backend, parameters: NodeParameters) -> Backend:
     if not parameters.deblur_model_path:
         return backend
     options = BackendOptions(threads=parameters.threads, precision=parameters.precision)
-    path = resolve_model(parameters.deblur_model_path)
+    path = resolve_model(parameters.deblur_model_path, parameter="deblur_model_path")
     return TwoStageBackend(backend, DeblurStage(path, parameters.runtime, options))
 
 

@@ -36,29 +36,34 @@ def find_shipped(relative: str) -> Path | None:
     return None
 
 
-def shipped_models() -> dict[str, Path]:
-    """Models that come with the package, by name without suffix."""
+def shipped_models(*suffixes: str) -> dict[str, Path]:
+    """Models that come with the package, by name without suffix; of these kinds of file only."""
     result: dict[str, Path] = {}
     for folder in share_folders():
         for path in sorted((folder / "models").rglob("*")):
-            if path.suffix in _MODEL_SUFFIXES:
+            if path.suffix in (suffixes or _MODEL_SUFFIXES):
                 result.setdefault(path.stem, path)
     return result
 
 
-def resolve_model(model_path: str) -> Path:
-    """A model's file from the ``model_path`` parameter: a path, or the name of a shipped model.
+def resolve_model(model: str, *suffixes: str, parameter: str = "model_path") -> Path:
+    """A model's file from a parameter or an argument: a path, or the name of a shipped model.
+
+    Args:
+        model: Path or name.
+        suffixes: Kinds of file that a name may stand for, such as ``.onnx``; none: all.
+        parameter: What the error calls it.
 
     Raises:
         ModelLoadError: Neither; the message lists what there is.
     """
-    path = Path(model_path).expanduser()
-    if model_path and path.is_file():
+    path = Path(model).expanduser()
+    if model and path.is_file():
         return path
-    shipped = shipped_models()
-    if model_path in shipped:
-        return shipped[model_path]
+    shipped = shipped_models(*suffixes)
+    if model in shipped:
+        return shipped[model]
     raise ModelLoadError(
-        f"model_path: expected a model file or one of the shipped models {sorted(shipped)}, got "
-        f"{model_path!r}; set the parameter model_path (absolute paths are safest)"
+        f"{parameter}: expected a model file or one of the shipped models {sorted(shipped)}, got "
+        f"{model!r}; check {parameter} (absolute paths are safest)"
     )

@@ -90,6 +90,8 @@ class Answers:
         self._warn = warn
         self._statistics = statistics
         self._corrector = CameraInfoCorrector()
+        # Of the whole image, whatever part is published: each remembers one answer.
+        self._whole = CameraInfoCorrector()
         self._products = Products()
         self._since = time.monotonic()
 
@@ -118,7 +120,7 @@ class Answers:
         # Of these parameters, not of the pipeline's: they may change while the frame is computed.
         told = needs_camera_info(model.contract, parameters)
         info = self._info(header, parameters) if told else None
-        focal_px = self._corrector.published(info, *size).focal_length_px if told else 0.0
+        focal_px = self._whole.published(info, *size).focal_length_px if told else 0.0
         options = view_options(parameters, size, focal_px)
         seen = plan_view(height, width, model.contract, options)
         view = seen if options.network_size else None

@@ -112,6 +112,12 @@ def test_models_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     assert environment.resolve_model("our-model") == model
     assert environment.resolve_model(str(model)) == model
+    weights = model.with_suffix(".pt")
+    weights.write_bytes(b"x")
+    assert environment.resolve_model("our-model") == model
+    assert environment.resolve_model("our-model", ".pt") == weights
+    with pytest.raises(ModelLoadError, match="--engine: expected"):
+        environment.resolve_model("our-model", ".engine", parameter="--engine")
     for wrong in ("", "another", str(tmp_path / "missing.onnx")):
         with pytest.raises(ModelLoadError, match=r"expected a model file.*our-model.*got"):
             environment.resolve_model(wrong)

@@ -88,7 +88,7 @@ def test_a_model_that_cannot_be_loaded_refuses_and_can_be_corrected(stage, tools
     values = peer.report(level="2")  # autostart has tried
     assert "missing.onnx" in values["message"]
     for path, said in (
-        (missing, ["expected a model file", "missing.onnx", "set the parameter model_path"]),
+        (missing, ["expected a model file", "missing.onnx", "check model_path"]),
         (truncated, ["truncated.onnx", "export"]),
         (foreign, ["foreign.txt", "expected"]),
         (misfit, ["expected", "defocus_px", "export"]),

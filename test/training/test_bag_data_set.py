@@ -121,6 +121,16 @@ def test_pairs_by_the_stamps_in_the_headers(tmp_path: Path, storage: str):
     assert again[4].sharp_rgb[0, 0, 0] == 50
 
 
+def test_a_twentieth_of_the_recording_is_a_scene(tmp_path: Path):
+    with BagMaker(tmp_path / "bag") as bag:
+        for number in range(40):
+            bag.image("/image_raw", number / 30, colour(number % 20), number / 30)
+            bag.image("/depth", number / 30, depth(number), number / 30)
+    dataset = open_dataset("bag", tmp_path / "bag")
+    assert [dataset.scene_of(i) for i in range(5)] == ["part 0"] * 2 + ["part 1"] * 2 + ["part 2"]
+    assert len({dataset.scene_of(i) for i in range(40)}) == 20
+
+
 def test_without_stamps_the_times_of_recording_pair(tmp_path: Path):
     with BagMaker(tmp_path / "bag") as bag:
         for number in range(3):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,6 +15,7 @@ from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.inference import open_backend
 from ddfd_ros.ros.parameters import NodeParameters
+from ddfd_training import onboard_cli
 from ddfd_training.config import stages_of
 from ddfd_training.datasets.synthetic_scenes import TEST_SEED
 from ddfd_training.lens_draws import lens_of
@@ -113,3 +116,35 @@ def test_one_command_leads_to_a_running_model(tmp_path, capsys):
         backend.set_lens(MEASURED.lens_for(640, 480))
     assert main([str(tmp_path / "none.yaml")]) == 2
     assert "ddfd-calibrate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--data", "nyuv2", "--root", "nowhere"], "nowhere"),
+        (["--data", "folder", "--root", "mine"], "expected all, or a list of frames test.txt"),
+        (["--pairs", "nowhere"], "nowhere"),
+        (["--natural", "nowhere"], "nowhere"),
+        (["--init", "no-such-model"], "--init: expected a model file or one of the shipped"),
+    ],
+)
+def test_what_is_missing_is_said_before_the_training(tmp_path, capsys, monkeypatch, words, reason):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rgb", "depth"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        cv2.imwrite(f"mine/{name}/0.png", np.full((8, 8), 2000, np.uint16))
+    (tmp_path / "lens.yaml").write_text(yaml.safe_dump(MEASURED.to_dict()))
+    assert main(["lens.yaml", *words]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "onboard").exists()
+
+
+def test_weights_to_start_from_go_by_the_name_of_a_shipped_model(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(onboard_cli, "_call", lambda command, *words: started.append(words))
+    (tmp_path / "lens.yaml").write_text(yaml.safe_dump(MEASURED.to_dict()))
+    words = [str(tmp_path / "lens.yaml"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--init", "ddfd-lite-any"]) == 2  # nothing was trained
+    values = yaml.safe_load((tmp_path / "out" / "mine.yaml").read_text())
+    assert values["init"].endswith("ddfd-lite-any.pt")
+    assert values["sigma_0_px"] > 0

@@ -54,6 +54,19 @@ def test_millimetres_and_metres_agree(tmp_path: Path):
     assert RgbdFolder(tmp_path, depth_unit_m=2e-4)[0].depth_m[3, 3] == pytest.approx(0.2468)
 
 
+def test_a_part_of_the_recording_is_a_scene_whatever_the_split(tmp_path: Path):
+    for frame in range(44):
+        write_image(tmp_path / "rgb" / f"{frame:02d}.png")
+        write_depth(tmp_path / "depth" / f"{frame:02d}.png", np.full((6, 9), 1000, np.uint16))
+    (tmp_path / "test.txt").write_text("43\n01\n00\n")
+    whole = RgbdFolder(tmp_path)
+    parts = [whole.scene_of(i) for i in range(44)]
+    assert parts[:4] == ["part 0"] * 3 + ["part 1"]
+    assert len(set(parts)) == 20
+    listed = RgbdFolder(tmp_path, "test")
+    assert [listed.scene_of(i) for i in range(3)] == [parts[43], parts[1], parts[0]]
+
+
 def test_roles_of_the_images(tmp_path: Path):
     write_image(tmp_path / "rgb" / "a.png", 50)
     write_depth(tmp_path / "depth" / "a.png", np.full((6, 9), 1000, np.uint16))

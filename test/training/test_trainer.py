@@ -217,6 +217,14 @@ def test_hold_out_takes_whole_scenes() -> None:
     assert kept.frames == (2, 3, 4, 5, 6, 7)
 
 
+def test_hold_out_of_long_scenes_takes_some_of_their_pictures() -> None:
+    """The other pictures of such a scene are not trained on, either."""
+    rooms = dataclasses.replace(_images(60), scenes=tuple(f"room {i // 20}" for i in range(60)))
+    kept, taken = hold_out(rooms, 5)
+    assert taken.frames == (0, 5, 10, 14, 19)
+    assert kept.frames == tuple(range(20, 60))
+
+
 def _sources(config: TrainConfig, *sources: SourceConfig, held_out: int = 1) -> DefocusData:
     data = dataclasses.replace(config.data, sources=sources, held_out=held_out)
     return DefocusData(dataclasses.replace(config, data=data))

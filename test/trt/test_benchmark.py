@@ -84,6 +84,11 @@ def test_figures_are_those_of_the_backend(model, monkeypatch):
     assert result.fps == pytest.approx(1e3 / result.mean_ms, rel=0.2)
 
 
+def test_a_shipped_model_goes_by_its_name():
+    config = benchmark.BenchConfig("ddfd-lite-nyu-8m", height=32, width=32, warm_up=0, repeats=1)
+    assert benchmark.measure(config, "onnxruntime").self_test["checked"]
+
+
 def test_a_failing_runtime_is_named_and_the_others_still_count(model, capsys):
     arguments = [str(model), "--runtime", "torch", "onnxruntime", "--size", "32x32"]
     assert benchmark.main([*arguments, "--warm-up", "0", "--repeats", "1"]) == 1
@@ -95,7 +100,7 @@ def test_a_failing_runtime_is_named_and_the_others_still_count(model, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["no.onnx"], "got none"),
+        (["no.onnx"], "one of the shipped models"),
         (["no.onnx", "--repeats", "0"], "at least 1"),
         (["no.onnx", "--size", "0x32"], "positive WIDTHxHEIGHT"),
     ],

@@ -150,7 +150,7 @@ def test_errors_are_one_clear_line(tmp_path, capsys, model):
     assert capsys.readouterr().err.startswith("error: ")
     assert verify_main([str(model), str(tmp_path / "none.onnx")]) == 2
     error = capsys.readouterr().err
-    assert "expected a file at" in error
+    assert "candidate: expected a model file or one of the shipped models" in error
     assert error.count("\n") == 1
     with pytest.raises(SystemExit) as caught:
         verify_main([str(model), str(model), "--tolerance-scale", "0"])

@@ -34,7 +34,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         lens: Through which pictures were taken that do not say.
 
     Raises:
-        DatasetError: An image is smaller than the crop.
+        DatasetError: An image is smaller than the crop, or a set has none.
     """
 
     def __init__(
@@ -52,6 +52,10 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
                 f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {config.augment!r}"
             )
         for images in sets:
+            if not images.frames:
+                raise DatasetError(
+                    "data.sources: expected pictures in every source, got one without"
+                )
             _check_fits(images.size(images.frames[0]), config.crop_px)
         told = () if lens is None else ("lens",)  # some pictures may say it, so all have to
         known = (key for images in sets for key in images.truths)

@@ -31,8 +31,14 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     """The command line of ``ddfd-evaluate``."""
     parser = argparse.ArgumentParser(prog="ddfd-evaluate", description=description)
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", metavar="FILE", help="weights (.pt), run by torch")
-    model.add_argument("--onnx", metavar="FILE", help="exported model (.onnx)")
+    model.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="weights (.pt), or name of a shipped model, run by torch",
+    )
+    model.add_argument(
+        "--onnx", metavar="FILE", help="exported model (.onnx), or name of a shipped one"
+    )
     model.add_argument("--engine", metavar="FILE", help="TensorRT engine (.engine, .plan)")
     model.add_argument(
         "--config",
@@ -57,7 +63,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         "--deblur",
         default="",
         metavar="FILE",
-        help="second model (.onnx) that makes the sharp image, told the depth",
+        help="second model (.onnx, or name) that makes the sharp image, told the depth",
     )
     parser.add_argument("--deblur-depth", default="model", choices=("model", "data", "none"),
                         help="whose depth it is told; data: the set's own")  # fmt: skip

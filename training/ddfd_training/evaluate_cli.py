@@ -25,6 +25,7 @@ from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.sharpness import missing_px
+from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend, BackendOptions
@@ -65,6 +66,15 @@ def _model_info(path: Path, backend: Backend) -> dict[str, Any]:
         "runtime": backend.runtime,
         "device": backend.device,
     }
+
+
+def _model_file(arguments: argparse.Namespace) -> Path:
+    """The model that is asked for by file, or by the name of a shipped one."""
+    if arguments.checkpoint:
+        return resolve_model(arguments.checkpoint, ".pt", parameter="--checkpoint")
+    if arguments.onnx:
+        return resolve_model(arguments.onnx, ".onnx", parameter="--onnx")
+    return resolve_model(arguments.engine, ".engine", ".plan", parameter="--engine")
 
 
 def _baseline(options: DataOptions, items: EvaluationSet, console: Console) -> dict[str, Any]:
@@ -113,7 +123,9 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     fetch = arguments.lpips_weights == "download"
     weights = None if fetch else arguments.lpips_weights
     lpips = Lpips(arguments.lpips, weights, download=fetch) if arguments.lpips else None
-    path = Path(arguments.checkpoint or arguments.onnx or arguments.engine)
+    path = _model_file(arguments)
+    if arguments.deblur:
+        arguments.deblur = str(resolve_model(arguments.deblur, ".onnx", parameter="--deblur"))
     runtime = (
         "torch" if arguments.checkpoint and arguments.runtime == "auto" else arguments.runtime
     )
@@ -182,13 +194,27 @@ def _print_beside_papers(report: dict[str, Any], path: Path, console: Console) -
         print_tables([*paper_rows(), row], console)
 
 
+def _print_table(folders: Sequence[str], console: Console) -> int:
+    """Our rows of these folders beside the papers'; returns the exit code."""
+    rows = our_rows(folders)
+    if not rows:
+        print(
+            "ddfd-evaluate: --table: expected reports of a paper's test (*.json of --json or "
+            f"--config) in {', '.join(map(str, folders))}, got none; run it in the checkout, or "
+            "name the folders",
+            file=sys.stderr,
+        )
+        return 2
+    print_tables([*paper_rows(), *rows], console)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = build_parser(__doc__).parse_args(argv)
     console = Console()
     if arguments.table is not None:
-        print_tables([*paper_rows(), *our_rows(arguments.table or DEFAULT_FOLDERS)], console)
-        return 0
+        return _print_table(arguments.table or DEFAULT_FOLDERS, console)
     try:
         report = run(arguments, console)
     except (DdfdError, ValueError, OSError) as error:

@@ -231,7 +231,8 @@ def hold_out(images: AnySet, count: int) -> tuple[AnySet, AnySet]:
     """Split off ``count`` pictures or a few more; returns what is left and what was taken.
 
     They are whole scenes, evenly spaced: another view of a scene, or the same one through another
-    lens, is no unseen picture.
+    lens, is no unseen picture. Of scenes with many more pictures ``count`` are taken, evenly
+    spaced, and the others left out.
     """
     views: dict[str, set[int]] = {}
     for frame in images.frames:
@@ -244,6 +245,10 @@ def hold_out(images: AnySet, count: int) -> tuple[AnySet, AnySet]:
         if sum(sizes[i] for i in chosen) >= count:
             break
     picked = [frame for frame in images.frames if images.scene_of(frame) in taken]
+    shown = list(dict.fromkeys(images.view_of(frame) for frame in picked))
+    if len(shown) > 2 * count:
+        kept = {shown[i] for i in np.linspace(0, len(shown) - 1, count).round().astype(int)}
+        picked = [frame for frame in picked if images.view_of(frame) in kept]
     return without(images, taken), replace(images, frames=tuple(picked))
 
 

@@ -26,6 +26,7 @@ from ddfd_ros.core.blur_zones import takes_any_lens
 from ddfd_ros.core.errors import ContractError, DdfdError
 from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
+from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference import open_backend
 from ddfd_training.datasets.registry import DATASETS, open_dataset
 from ddfd_training.datasets.synthetic_scenes import TEST_SEED
@@ -57,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", type=Path, help="exported model with the lens as an input")
+    parser.add_argument(
+        "model", help="exported model with the lens as an input, or name of a shipped one"
+    )
     parser.add_argument(
         "--data", choices=tuple(DATASETS), default="synthetic", help="synthetic: rooms for testing"
     )
@@ -88,6 +91,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     Raises:
         DdfdError: Model or data cannot be used.
     """
+    path = resolve_model(arguments.model, ".onnx", parameter="model")
     options = {}
     if arguments.data == "synthetic":
         options = {"count": arguments.limit or 20, "first_seed": TEST_SEED}
@@ -102,15 +106,15 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     plan = Plan(tuple(arguments.lens or LENSES), tuple(arguments.part or PARTS))
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    with open_backend(arguments.model, arguments.runtime, threads=arguments.threads) as backend:
+    with open_backend(path, arguments.runtime, threads=arguments.threads) as backend:
         if not takes_any_lens(backend.contract):
             raise ContractError(
-                f"{arguments.model}: expected a model that takes the lens beside the image, got "
+                f"{path}: expected a model that takes the lens beside the image, got "
                 f"the inputs {list(backend.contract.inputs)}; train one with lens_input: true"
             )
         report = evaluate_lenses(backend, samples, plan)
         facts = {
-            "file": arguments.model.name,
+            "file": path.name,
             "weights_sha256": backend.contract.weights_sha256,
             "lens_range": dict(backend.contract.lens_range),
             "runtime": backend.runtime,

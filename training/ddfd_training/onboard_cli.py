@@ -1,6 +1,6 @@
 """``ddfd-onboard``: from a calibration to a model that runs on your camera, in one command.
 
-    ddfd-onboard lens/lens.yaml --init models/ddfd-lite-any.pt --data nyuv2 --root data/nyuv2
+    ddfd-onboard lens/lens.yaml --init ddfd-lite-any --data nyuv2 --root data/nyuv2
 
 renders the data through your lens, fine-tunes, exports, checks the export, measures, and leaves in
 --out: the model (.onnx), its report, and the node's parameters. Interrupted, it goes on where it
@@ -23,11 +23,15 @@ from rich.console import Console
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.calibration.files import read_calibration
+from ddfd_training.config import SourceConfig
+from ddfd_training.datasets.registry import open_dataset
 from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.onboard_recipe import Job, OnboardError, model_paths, recipe, working_lens
+from ddfd_training.sources import split_of
 
 _RUN = "import sys; from importlib import import_module as i; sys.exit(i(sys.argv.pop(1)).{}())"
 _TRAIN = ("ddfd_training.cli", "main")
@@ -54,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pairs", default="", help="folder with rgb/ and sharp/: learn without depth"
     )
-    parser.add_argument("--init", default="", help="weights to start from (.pt)")
+    parser.add_argument(
+        "--init", default="", help="weights to start from (.pt), or name of a shipped model"
+    )
     parser.add_argument("--steps", type=int, default=usual.steps)
     parser.add_argument("--width", type=int, default=0, help="of the images the robot will use")
     parser.add_argument(
@@ -68,15 +74,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sigma_0_px(arguments: argparse.Namespace) -> float:
+def _sigma_0_px(init: str, pairs: str) -> float:
     """Of the weights to start from; ``--pairs`` takes none, which the recipe refuses."""
-    if not arguments.init or arguments.pairs:
-        return 0.0
-    return load_checkpoint(arguments.init)[1].sigma_0_px
+    return 0.0 if pairs or not init else load_checkpoint(init)[1].sigma_0_px
 
 
 def _job(arguments: argparse.Namespace) -> Job:
     near_m, far_m = arguments.range
+    init = arguments.init
+    if init:
+        init = str(resolve_model(init, ".pt", parameter="--init"))
     return Job(
         name=arguments.name,
         data=arguments.data,
@@ -86,11 +93,27 @@ def _job(arguments: argparse.Namespace) -> Job:
         pairs=arguments.pairs,
         natural=arguments.natural,
         width=arguments.width,
-        init=arguments.init,
-        sigma_0_px=_sigma_0_px(arguments),
+        init=init,
+        sigma_0_px=_sigma_0_px(init, arguments.pairs),
         steps=arguments.steps,
         depth_range_m=(near_m, far_m),
     )
+
+
+def _check_data(arguments: argparse.Namespace) -> None:
+    """Open what is needed first and last, so that a wrong folder is not found after training.
+
+    Raises:
+        DatasetError: A data set cannot be read.
+    """
+    if arguments.natural:
+        open_dataset("folder", arguments.natural, "all")
+    if arguments.pairs:
+        open_dataset("folder", arguments.pairs, "all")
+    elif arguments.data != "synthetic":
+        source = SourceConfig(arguments.data, arguments.root, arguments.split)
+        for split in (split_of(source), arguments.test_split):
+            open_dataset(arguments.data, arguments.root, split)
 
 
 def _call(command: tuple[str, str], *words: str) -> None:
@@ -118,6 +141,7 @@ def onboard(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     calibration = read_calibration(arguments.calibration)
     job, out = _job(arguments), arguments.out
     lens = working_lens(calibration, job.width)
+    _check_data(arguments)
     out.mkdir(parents=True, exist_ok=True)
     config = out / f"{job.name}.yaml"
     config.write_text(yaml.safe_dump(recipe(job, calibration), sort_keys=False))

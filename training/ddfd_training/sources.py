@@ -35,7 +35,7 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
     """
     if source.input not in INPUTS:
         raise DatasetError(f"input: expected one of {', '.join(INPUTS)}, got {source.input!r}")
-    dataset = open_dataset(source.dataset, source.root, _split(source), **_options(source))
+    dataset = open_dataset(source.dataset, source.root, split_of(source), **_options(source))
     natural = source.input == "auto" and dataset.blur == "natural"
     if not natural:
         return _photographed(dataset, lens, cache, source)
@@ -60,7 +60,7 @@ def _scenes(dataset: RgbdDataset, samples: Prepared, source: SourceConfig) -> tu
     return tuple(f"{dataset.name} {files} {dataset.scene_of(i)}" for i in samples.frames)
 
 
-def _split(source: SourceConfig) -> str:
+def split_of(source: SourceConfig) -> str:
     """The split asked for; a set that has none is taken whole."""
     splits = getattr(dataset_class(source.dataset), "splits", ("all",))
     listed = (Path(source.root) / f"{source.split}.txt").is_file()  # in a folder of one's own

@@ -25,6 +25,7 @@ from torch import nn
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.machine import machine_info
+from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.model.blur_space import lens_tensor
 from ddfd_ros.model.checkpoint import load_checkpoint
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--beside",
         metavar="FILE",
-        help="another checkpoint whose sigma_m to judge on the same frames",
+        help="another checkpoint, or name of a shipped model, whose sigma_m to judge beside it",
     )
     parser.add_argument("--samples", type=int, default=SAMPLES, help="passes with dropout on")
     parser.add_argument("--maps", type=int, default=4, help="draw maps of so many frames")
@@ -96,12 +97,13 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     Raises:
         DdfdError: A model or the data cannot be used.
     """
-    network, contract = load_checkpoint(arguments.checkpoint)
+    path = resolve_model(arguments.checkpoint, ".pt", parameter="--checkpoint")
+    network, contract = load_checkpoint(path)
     network.to(arguments.device)
-    beside = None
+    beside, other = None, None
     if arguments.beside:
-        beside, _ = load_checkpoint(arguments.beside)
-        beside.to(arguments.device)
+        other = resolve_model(arguments.beside, ".pt", parameter="--beside")
+        beside = load_checkpoint(other)[0].to(arguments.device)
     options = data_options(arguments, contract.lens)
     items = open_evaluation_set(replace(options, limit=options.limit or 50))
     lens = None
@@ -122,8 +124,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     results = {name: calibration.result() for name, calibration in judged.items()}
     draw_calibration({k: v["curves"] for k, v in results.items() if v}, folder / "calibration.png")
     return {
-        "model": Path(arguments.checkpoint).name,
-        "beside": Path(arguments.beside).name if arguments.beside else None,
+        "model": path.name,
+        "beside": other.name if other else None,
         "data": items.description,
         "told_lens": None if lens is None else asdict(lens),
         "samples": arguments.samples,

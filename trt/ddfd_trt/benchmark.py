@@ -20,6 +20,7 @@ from rich.table import Table
 from ddfd_ros.core.errors import ContractError, DdfdError
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.metadata import golden_image
+from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference import RUNTIMES, Backend, open_backend
 
 
@@ -28,7 +29,7 @@ class BenchConfig:
     """What to measure.
 
     Attributes:
-        model: Model file.
+        model: Model file, or name of a shipped model.
         runtimes: Names of runtimes, or ``auto``.
         height: Image height in pixels.
         width: Image width in pixels.
@@ -94,9 +95,10 @@ def measure(config: BenchConfig, runtime: str, progress: Progress | None = None)
     Raises:
         DdfdError: The model cannot be opened or does not answer.
     """
+    path = resolve_model(config.model, parameter="model")
     start = time.perf_counter()
     backend = open_backend(
-        config.model,
+        path,
         runtime,
         threads=config.threads,
         spin=config.spin,
@@ -184,7 +186,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[BenchConfig, Path 
     """Configuration and the JSON file to write, from the command line."""
     defaults = BenchConfig(model="")
     parser = argparse.ArgumentParser(prog="ddfd-bench", description=__doc__)
-    parser.add_argument("model", help="model file (.onnx, .engine, .pt)")
+    parser.add_argument(
+        "model", help="model file (.onnx, .engine, .pt), or name of a shipped model"
+    )
     parser.add_argument(
         "--runtime",
         nargs="+",

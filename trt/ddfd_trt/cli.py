@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.types import HEADS
 from ddfd_ros.inference.engine_manifest import PRECISIONS
 from ddfd_ros.inference.precision import Tolerance, tolerance_of
@@ -53,9 +54,10 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
         "error. The tolerances follow from the candidate's precision. Exit status: 0 alike, 1 "
         "beyond the tolerance, 2 error.",
     )
-    parser.add_argument("reference", type=Path, help="model that counts as right (.pt, .onnx)")
-    parser.add_argument("candidate", type=Path,
-                        help="model under test (or .engine); may be the same file")  # fmt: skip
+    parser.add_argument(
+        "reference", help="model that counts as right (.pt, .onnx), or name of a shipped one"
+    )
+    parser.add_argument("candidate", help="model under test (or .engine); may be the same")
     parser.add_argument("--reference-runtime", default="auto", metavar="RUNTIME")
     parser.add_argument("--runtime", default="auto", metavar="RUNTIME",
                         help="runtime of the candidate (default: auto)")  # fmt: skip
@@ -121,9 +123,11 @@ def _export(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from ddfd_ros.inference import open_backend
 
+    right = resolve_model(arguments.reference, parameter="reference")
+    tested = resolve_model(arguments.candidate, parameter="candidate")
     with (
-        open_backend(arguments.reference, arguments.reference_runtime) as reference,
-        open_backend(arguments.candidate, arguments.runtime, device=arguments.device) as candidate,
+        open_backend(right, arguments.reference_runtime) as reference,
+        open_backend(tested, arguments.runtime, device=arguments.device) as candidate,
     ):
         report = _compare(reference, candidate, arguments)
     _print_report(report)

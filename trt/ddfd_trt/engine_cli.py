@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.sidecar import read_sidecar
 from ddfd_ros.core.types import HEADS
 from ddfd_ros.inference.engine_manifest import PRECISIONS, EngineManifest, ShapeRange
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "write it with a manifest. Run it on the machine that will use the engine: engines "
         "belong to one GPU model and one TensorRT version.",
     )
-    parser.add_argument("model", type=Path, help="model of ddfd-export (.onnx)")
+    parser.add_argument("model", help="model of ddfd-export (.onnx), or name of a shipped one")
     parser.add_argument(
         "output",
         type=Path,
@@ -167,7 +168,7 @@ def _shapes(arguments: argparse.Namespace) -> ShapeRange | None:
 
 
 def _run(arguments: argparse.Namespace, cancel: threading.Event) -> int:
-    model: Path = arguments.model
+    model = resolve_model(arguments.model, ".onnx", parameter="model")
     read_sidecar(model)  # says first what is wrong with the file
     options = EngineOptions(
         precision=arguments.precision,

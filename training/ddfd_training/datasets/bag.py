@@ -11,7 +11,7 @@ import numpy as np
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.bag_reader import COMPRESSED, IMAGE, INFO, BagReader, Stamp
-from ddfd_training.datasets.base import RgbdDataset, RgbdSample
+from ddfd_training.datasets.base import RgbdDataset, RgbdSample, part_of_recording
 from ddfd_training.datasets.pairing import pair_nearest
 
 MAX_GAP_S = 0.02
@@ -79,6 +79,10 @@ class Bag(RgbdDataset):
         self.intrinsics = self._info(self.image_topic)[0]
         if check_registration:
             self._check_registration()
+
+    def scene_of(self, index: int) -> str:
+        """A part of the recording, see :func:`part_of_recording`."""
+        return part_of_recording(index, len(self))
 
     def _topics(self, image: str, depth: str) -> tuple[str, str]:
         """The colour and the depth topic: those asked for, or the likeliest."""

@@ -54,6 +54,9 @@ class ReadSequence(Sequence[T_co]):
         return self.read(index % len(self))
 
 
+PARTS_OF_RECORDING = 20
+
+
 class RgbdDataset(ReadSequence[RgbdSample]):
     """A data set: views of scenes, read when asked for.
 
@@ -115,6 +118,15 @@ class RgbdDataset(ReadSequence[RgbdSample]):
             known = ", ".join(self.splits)
             raise DatasetError(f"{self.name}: split: expected one of {known}, got {split!r}")
         return split
+
+
+def part_of_recording(index: int, count: int) -> str:
+    """Which twentieth of a recording frame ``index`` of ``count`` is in.
+
+    Frames that follow each other look alike, and where one scene ends nobody has noted: a
+    validation on whole parts sees little that training has seen, at their borders only.
+    """
+    return f"part {index * PARTS_OF_RECORDING // max(count, PARTS_OF_RECORDING)}"
 
 
 def require_folder(path: Path, dataset: str, content: str) -> Path:

@@ -15,6 +15,7 @@ from ddfd_training.datasets.base import (
     RgbdDataset,
     RgbdSample,
     by_stem,
+    part_of_recording,
     read_color,
     read_raw,
     require_folder,
@@ -182,8 +183,13 @@ class RgbdFolder(RgbdDataset):
             self.rgb_is = "defocused" if self._sharp else "sharp"
         self.blur = "rendered" if self.rgb_is == "sharp" else "natural"
         self.frames, self.skipped = self._pair()
+        self._places = {name: place for place, name in enumerate(self.frames)}
         self.frame_names = self.frames = self._chosen(split)
         self.intrinsics = read_intrinsics(self.root)
+
+    def scene_of(self, index: int) -> str:
+        """A part of the recording, see :func:`part_of_recording`; whatever split it is in."""
+        return part_of_recording(self._places[self.frames[index]], len(self._places))
 
     def _pair(self) -> tuple[list[str], list[str]]:
         """Frames that have all there is, and names of files without partner."""
