@@ -214,7 +214,7 @@ class Bench:
     ) -> dict[str, Any]:
         """Build one engine, unless it is there, and measure it."""
         folder.mkdir(parents=True, exist_ok=True)
-        engine = folder / f"{precision}.engine"
+        engine = folder / f"{precision}-{self._size}.engine"
         record = engine.with_name(engine.name + ".manifest.json")
         if not _is_built(record, path):
             command = [sys.executable, "-m", "ddfd_trt.engine_cli", str(path), str(engine)]

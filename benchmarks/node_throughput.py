@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ _COLOURS = {
     "decode": "#4c9be8",
     "pad": "#9bd1ff",
     "infer": "#f2a541",
+    "deblur": "#e4572e",
     "postprocess": "#c77dff",
     "encode": "#3aa76d",
     "publish": "#8fd694",
@@ -133,8 +134,9 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
     labels = [f"{Path(r['model']).stem}\n{r['runtime']}" for r in runs]
     rows = np.arange(len(runs))
     start = np.zeros(len(runs))
-    for stage in STAGES[:-1]:
-        values = np.array([r["latency_ms"][stage]["p50"] for r in runs], float)
+    for stage in _present(STAGES[:-1], runs):
+        latencies = [r["latency_ms"].get(stage, {"p50": 0.0}) for r in runs]
+        values = np.array([latency["p50"] for latency in latencies], float)
         left.barh(rows, values, 0.55, left=start, label=stage, color=_COLOURS[stage])
         start += np.nan_to_num(values)
     for row, run in enumerate(runs):
@@ -163,17 +165,23 @@ def show(runs: list[dict[str, Any]], console: Console) -> None:
     table.add_column("p50 / p95 in ms")
     for run in runs:
         table.add_column(f"{Path(run['model']).stem}\n{run['runtime']}", justify="right")
-    for stage, title in _ROWS.items():
+    for stage in _present(_ROWS, runs):
         if stage == "total":
             table.add_section()
-        cells = (run["latency_ms"][stage] for run in runs)
-        table.add_row(title, *(f"{cell['p50']:.1f} / {cell['p95']:.1f}" for cell in cells))
+        cells = (run["latency_ms"].get(stage) for run in runs)
+        shown = (f"{cell['p50']:.1f} / {cell['p95']:.1f}" if cell else "-" for cell in cells)
+        table.add_row(_ROWS[stage], *shown)
     table.add_section()
     table.add_row("answered per second", *(f"{run['answered_hz']:.1f}" for run in runs))
     for name in ("node", "player", "recorder"):
         shares = (100 * run["cpu_share"][name] for run in runs)
         table.add_row(f"CPU of the {name} (100 %: one core)", *(f"{s:.0f} %" for s in shares))
     console.print(table)
+
+
+def _present(stages: Iterable[str], runs: list[dict[str, Any]]) -> list[str]:
+    """Those of ``stages`` that a run has: one that is optional may be in none of them."""
+    return [stage for stage in stages if any(stage in run["latency_ms"] for run in runs)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -69,7 +69,17 @@ def connect(stream: Stream, node: NodeProcess, timeout_s: float = _START_S) -> N
         )
 
 
-def measure(stream: Stream, node: NodeProcess, options: argparse.Namespace) -> dict[str, Any]:
+def offered_topics(stream: Stream, network: Network) -> list[str]:
+    """Those of the topics that ``stream`` listens to that somebody publishes.
+
+    A model without a head has no topic for it: nothing is to be expected there.
+    """
+    return [topic for topic in stream.record.answers if network.node.count_publishers(f"/{topic}")]
+
+
+def measure(
+    stream: Stream, network: Network, node: NodeProcess, options: argparse.Namespace
+) -> dict[str, Any]:
     """Stream for the time asked for, and keep the books."""
     play([stream], options.rate, _WARM_FRAMES / options.rate, lambda now: node.running)
     before = stream.settled()
@@ -98,8 +108,9 @@ def measure(stream: Stream, node: NodeProcess, options: argparse.Namespace) -> d
     used["camera and consumer"] = process_cpu_s(os.getpid()) - cpu["camera and consumer"]
     others_s = max(0.0, machine_busy_s() - busy_s - sum(used.values()))
     after = stream.settled()
+    offered = offered_topics(stream, network)
     return {
-        **figures(stream.record, first, before, after, memory, options.rate),
+        **figures(stream.record, first, before, after, memory, options.rate, offered),
         "seconds": wall_s,
         "cpu_share": {name: value / wall_s for name, value in used.items()},
         "others_cpu_share": others_s / wall_s,
@@ -153,7 +164,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 with NodeProcess(log, "", parameters) as node:
                     connect(stream, node)
                     if not result:
-                        result = measure(stream, node, options)
+                        result = measure(stream, network, node, options)
                     ends[number.name] = end(stream, node, number, options.rate)
             finally:
                 network.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def figures(
     after: dict[str, str],
     memory: list[MemorySample],
     rate_hz: float,
+    offered: Collection[str] = (),
 ) -> dict[str, Any]:
     """The figures of one run.
 
@@ -46,7 +48,8 @@ def figures(
         before: The node's diagnostics before it.
         after: The node's diagnostics after the last one.
         memory: Once a second; may be empty.
-        rate_hz: What was to be offered.
+        rate_hz: What was to be sent per second.
+        offered: Topics that the node publishes: they count even where nothing came on them.
     """
     sent = record.sent[first:]
     span_s = (sent[-1] - sent[0]) / 1e9 if len(sent) > 1 else float("nan")
@@ -55,8 +58,12 @@ def figures(
         topic: [(stamp, at) for stamp, at in found if stamp in known or stamp not in all_sent]
         for topic, found in record.answers.items()
     }
-    topics = {topic: _topic(found, known) for topic, found in answers.items() if found}
-    main = next(iter(topics), "")  # depth, where the model has it
+    topics = {
+        topic: _topic(found, known)
+        for topic, found in answers.items()
+        if found or topic in offered
+    }
+    main = next((topic for topic in topics if answers[topic]), "")  # depth, where there is any
     # From the camera's stamp until the middleware took the message over, by its own time stamp.
     ages = np.array([(at - stamp) / 1e6 for stamp, at in answers.get(main, []) if stamp in known])
     complete: dict[int, int] = {}

@@ -9,8 +9,10 @@ import numpy as np
 
 from ddfd_ros.bag.source import CameraInfos
 from ddfd_ros.bag.writing import Topic
+from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
 from ddfd_ros.core.camera_model import correct_camera
-from ddfd_ros.core.image_codec import decode, encode_depth, encode_rgb
+from ddfd_ros.core.compressed import encode_compressed
+from ddfd_ros.core.image_codec import ImageData, decode, encode_depth, encode_rgb
 from ddfd_ros.core.pipeline import Pipeline
 from ddfd_ros.core.point_cloud import Optics, Rays, make_points
 from ddfd_ros.core.preprocessing import Intrinsics
@@ -34,10 +36,13 @@ TOPICS = {
     "defocus_px": ("defocus/image", "defocus/camera_info"),
 }
 """Head -> its image topic and the camera_info beside it, as the node names them."""
-CLOUD = "points"
+CLOUD, ZONES, COMPRESSED = "points", "depth/zones", "all_in_focus/image/compressed"
+MADE = {ZONES: ("zones_output", "depth_m"), COMPRESSED: ("compressed_output", "sharp_rgb")}
+"""What is made of a head where a parameter says so: topic -> the parameter and the head."""
 
 _IMAGE, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
 _CLOUD, _FIELD = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/PointField"
+_COMPRESSED = "sensor_msgs/msg/CompressedImage"
 _FLOAT32 = 7  # PointField.FLOAT32
 
 
@@ -72,6 +77,12 @@ class FrameAnswers:
         self._types = typestore.types
         self._rays = Rays()
         self.problems: dict[str, int] = {}
+        self._made: list[str] = []
+        for topic, (asked, head) in MADE.items():
+            if getattr(parameters, asked) and head in backend.contract.outputs:
+                self._made.append(topic)
+            elif getattr(parameters, asked):
+                self._note(f"{asked}: {topic} is not written, the model has no {head}")
 
     def topics(self) -> list[Topic]:
         """The topics that will be written."""
@@ -81,7 +92,8 @@ class FrameAnswers:
             result += [Topic(self._name(info), _INFO), Topic(self._name(image), _IMAGE)]
         if self._points:
             result.append(Topic(self._name(CLOUD), _CLOUD))
-        return result
+        kinds = {ZONES: _IMAGE, COMPRESSED: _COMPRESSED}
+        return result + [Topic(self._name(topic), kinds[topic]) for topic in self._made]
 
     def answer(self, message: Any) -> Iterator[tuple[str, bytes]]:
         """Topic and bytes of every message that answers ``message``.
@@ -105,7 +117,9 @@ class FrameAnswers:
         self._note(calibration_problem(parameters))
         lens = None if verdict.beyond else camera_lens(parameters, focal_px, size).lens()
         frame = Frame(image, stamp_ns, header.frame_id, lens=lens)
-        estimate = guarded(self._pipeline.process(frame, self._computed()), verdict, parameters)
+        below_px = (parameters.dead_zone_px or DEAD_ZONE_PX) if ZONES in self._made else 0.0
+        estimate = self._pipeline.process(frame, self._computed(), zones_below_px=below_px)
+        estimate = guarded(estimate, verdict, parameters)
         view = self._pipeline.published_view(*size)
         if view is not None:
             camera = None if camera is None else view.network_camera(camera)
@@ -120,9 +134,13 @@ class FrameAnswers:
             scales = seen.scales if view is None else (1.0, 1.0)
             cloud = self._cloud(header, info, camera, estimate, estimate.depth_m, colours, scales)
             yield self._name(CLOUD), cloud
+        if ZONES in self._made and estimate.zones is not None:
+            yield self._name(ZONES), self._zones(header, estimate.zones)
+        if COMPRESSED in self._made and estimate.sharp_rgb is not None:
+            yield self._name(COMPRESSED), self._compressed(header, estimate.sharp_rgb)
 
     def _computed(self) -> set[str]:
-        heads = set(self._heads)
+        heads = {*self._heads, *(MADE[topic][1] for topic in self._made)}
         if self._points:
             heads.add("depth_m")
             if self._parameters.cloud_max_sigma_m > 0:
@@ -151,7 +169,29 @@ class FrameAnswers:
         else:
             encoding = self._parameters.depth_encoding if head == "depth_m" else "32FC1"
             encoded = encode_depth(values, self._header(header), encoding)
-        fields = vars(encoded) | {"data": np.frombuffer(encoded.data, np.uint8)}
+        return self._serialized(encoded)
+
+    def _zones(self, header: Any, zones: np.ndarray) -> bytes:
+        """A uint8 ``[H, W]`` plane as ``mono8``."""
+        height, width = zones.shape
+        data = np.ascontiguousarray(zones).ravel()
+        return self._serialized(
+            ImageData(self._header(header), height, width, "mono8", step=width, data=data)
+        )
+
+    def _compressed(self, header: Any, rgb: np.ndarray) -> bytes:
+        """A picture as a file, in the terms of image_transport."""
+        kind = self._parameters.compressed_format
+        content = encode_compressed(rgb, kind, self._parameters.jpeg_quality)
+        message = self._types[_COMPRESSED](
+            header=self._header(header),
+            format=f"rgb8; {kind} compressed bgr8",
+            data=np.frombuffer(content, np.uint8),
+        )
+        return bytes(self._store.serialize_cdr(message, _COMPRESSED))
+
+    def _serialized(self, image: ImageData) -> bytes:
+        fields = vars(image) | {"data": np.frombuffer(image.data, np.uint8)}
         return bytes(self._store.serialize_cdr(self._types[_IMAGE](**fields), _IMAGE))
 
     def _camera_info(

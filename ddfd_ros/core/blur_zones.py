@@ -10,6 +10,9 @@ from ddfd_ros.core.thin_lens import LensConfig
 DEAD_ZONE, TWO_SIDES, UNKNOWN = 1, 2, 255
 """Values of the mask: 1 and 2 may add up to 3; 0 where neither holds; 255: depth unknown."""
 
+DEAD_ZONE_PX = 1.0
+"""Where no other is asked for: below a pixel of blur hardly anything is known."""
+
 
 def takes_any_lens(contract: ModelContract) -> bool:
     """Whether a model takes the camera's lens beside the image, within a range."""

@@ -47,6 +47,8 @@ class DepthErrors:
 class RunningErrors:
     """Sums per distance over all frames, and over the last ``window`` of them.
 
+    A reference nearer or farther than the bins belongs to none of them, but counts as the others.
+
     Args:
         edges_m: Bounds of the distance bins in metres, by the reference, increasing.
         window: Frames that the running errors are taken over.
@@ -62,7 +64,8 @@ class RunningErrors:
             )
         self.edges_m = tuple(float(edge) for edge in edges_m)
         self.frames = 0
-        shape = (len(self.edges_m) - 1, len(SUMS))
+        # A row for each bin, and for what is nearer and what is farther than all of them.
+        shape = (len(self.edges_m) + 1, len(SUMS))
         self._total = np.zeros(shape)
         self._recent: deque[np.ndarray] = deque(maxlen=window)
 
@@ -92,11 +95,9 @@ class RunningErrors:
             np.abs(error) <= sigma,  # NaN compares false
             np.abs(error) <= 2 * sigma,
         )
-        place = np.digitize(reference, self.edges_m) - 1
-        inside = (place >= 0) & (place < len(self._total))
+        place = np.digitize(reference, self.edges_m)
         sums = [
-            np.bincount(place[inside], column[inside].astype(np.float64), len(self._total))
-            for column in columns
+            np.bincount(place, column.astype(np.float64), len(self._total)) for column in columns
         ]
         frame = np.stack(sums, axis=1)
         self._total += frame
@@ -104,17 +105,18 @@ class RunningErrors:
         self.frames += 1
 
     def total(self) -> DepthErrors:
-        """Over all frames."""
+        """Over all frames and distances."""
         return _errors(self._total.sum(axis=0))
 
     def recent(self) -> DepthErrors:
-        """Over the last frames."""
+        """Over the last frames, at all distances."""
         return _errors(sum(self._recent, np.zeros_like(self._total)).sum(axis=0))
 
     def by_distance(self) -> list[tuple[float, float, DepthErrors]]:
         """From, to (metres) and errors of each bin, over all frames."""
         bounds = zip(self.edges_m, self.edges_m[1:], strict=False)
-        return [(*bound, _errors(row)) for bound, row in zip(bounds, self._total, strict=True)]
+        rows = self._total[1:-1]
+        return [(*bound, _errors(row)) for bound, row in zip(bounds, rows, strict=True)]
 
 
 def _errors(sums: np.ndarray) -> DepthErrors:

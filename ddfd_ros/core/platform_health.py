@@ -101,15 +101,33 @@ class PlatformMonitor:
         return _mean(clocks), _mean(limits)
 
     def _read_counters(self) -> Iterator[tuple[str, float]]:
-        cpu = "devices/system/cpu/cpu[0-9]*/thermal_throttle/{}_throttle_count"
-        cores = [_number(path) for path in self._root.glob(cpu.format("core"))]
-        packages = [_number(path) for path in self._root.glob(cpu.format("package"))]
-        if cores or packages:
-            yield "the processor throttled itself", float(sum(filter(_known, cores + packages)))
+        if counters := self._throttle_counters():
+            yield "the processor throttled itself", float(sum(counters.values()))
         over_current = [*self._root.glob("class/hwmon/hwmon*/oc*_event_cnt")]
         if over_current:
             events = float(sum(filter(_known, map(_number, over_current))))
             yield "the supply was over its current limit", events
+
+    def _throttle_counters(self) -> dict[tuple[str, ...], float]:
+        """Each counter once: a package's is shown under all its CPUs, a core's under each thread.
+
+        CPUs whose place is not told count each for itself.
+        """
+        counters: dict[tuple[str, ...], float] = {}
+        for folder in self._root.glob("devices/system/cpu/cpu[0-9]*/thermal_throttle"):
+            cpu = folder.parent
+            package = _text(cpu / "topology/physical_package_id")
+            core = _text(cpu / "topology/core_id")
+            places = {
+                "package": (package,) if package else ("cpu", cpu.name),
+                "core": (package, core) if package and core else ("cpu", cpu.name),
+            }
+            for kind, place in places.items():
+                count = _number(folder / f"{kind}_throttle_count")
+                if _known(count):
+                    key = kind, *place
+                    counters[key] = max(counters.get(key, 0.0), count)
+        return counters
 
     def _grown_counters(self) -> Iterator[str]:
         for name, count in self._read_counters():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
 from ddfd_ros.core.types import Estimate, Frame
 from ddfd_ros.core.view import View, plan_view
 from ddfd_ros.ros.camera import CameraInfoCorrector, PublishedCamera
@@ -27,8 +28,6 @@ from ddfd_ros.ros.products import FrameResult, Products
 from ddfd_ros.ros.statistics import Statistics
 
 _CAMERA_INFO_GRACE_S = 2.0
-DEAD_ZONE_PX = 1.0
-"""Of depth/zones, where no other is asked for: below a pixel of blur hardly anything is known."""
 _NO_MATCH = (
     "camera_info: expected one with the stamp of the image (camera_info_match is 'stamp'), got "
     "none; depth is published with an uncalibrated camera_info: let the driver stamp both alike, "

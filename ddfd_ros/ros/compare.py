@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,15 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.image_codec import decode_depth
 from ddfd_ros.core.preprocessing import Intrinsics
 from ddfd_ros.core.stamp_matching import StampMatcher
-from ddfd_ros.ros.compare_options import declare_options
+from ddfd_ros.ros.compare_options import CompareOptions, declare_options
+from ddfd_ros.ros.parameters import unknown_overrides
 from ddfd_ros.ros.throttle import ThrottledLog
 
 DEFAULT_NAME = "ddfd_compare"
 _SIGMA_WAIT_S = 0.2
 _SIGMAS_KEPT = 60
+_PAUSE_S, _PAUSE_REPORTS = 3.0, 3
+"""Without a comparison for longer than that, and than so many reports, something stands still."""
 
 
 class CompareNode(Node):
@@ -48,6 +51,12 @@ class CompareNode(Node):
     def __init__(self, name: str = DEFAULT_NAME, **options: Any) -> None:
         super().__init__(name, **options)
         self.options = declare_options(self)
+        if unknown := unknown_overrides(self):
+            known = ", ".join(item.name for item in fields(CompareOptions))
+            self.get_logger().warning(
+                f"parameters: expected some of {known}, got also {', '.join(unknown)}, which "
+                "nothing reads; check the spelling"
+            )
         self.errors = RunningErrors(self.options.distance_bins_m, self.options.window_frames)
         self.problem = ""
         self._matcher = StampMatcher(self.options.max_time_difference_s)
@@ -65,6 +74,7 @@ class CompareNode(Node):
         )
         self._summary = self.create_publisher(String, "comparison/summary", latched)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._compared_s = self._now_s()
         self.create_timer(0.05, self._compare_waiting, clock=self._steady)
         self.create_timer(self.options.report_period_s, self.report, clock=self._steady)
 
@@ -139,6 +149,7 @@ class CompareNode(Node):
             at_ours,
             None if sigma_m is None else sigma_m[::stride, ::stride],
         )
+        self._compared_s = self._now_s()
 
     def _at_our_pixels(self, reference_m: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The reference's depth at every ``stride``-th of our pixels."""
@@ -193,16 +204,9 @@ class CompareNode(Node):
         }
 
     def _status(self, name: str, errors: DepthErrors) -> DiagnosticStatus:
-        level, message = DiagnosticStatus.OK, f"{self.errors.frames} frames"
-        if self.problem:
-            level, message = DiagnosticStatus.WARN, self.problem
-        elif not self.errors.frames:
-            level = DiagnosticStatus.WARN
-            message = (
-                "nothing compared yet: expected images on depth/image_rect and reference/image "
-                f"with stamps at most {self.options.max_time_difference_s} s apart, "
-                f"{self._matcher.unmatched} of ours found no partner"
-            )
+        said = self.problem or self._pause()
+        level = DiagnosticStatus.WARN if said else DiagnosticStatus.OK
+        message = said or f"{self.errors.frames} frames"
         values = asdict(errors) | {"unmatched": self._matcher.unmatched}
         if self._differences_s:
             values["median_time_difference_s"] = float(np.median(self._differences_s))
@@ -210,6 +214,19 @@ class CompareNode(Node):
         status = DiagnosticStatus(level=level, name=f"{full_name}: {name}", message=message)
         status.values = [KeyValue(key=key, value=f"{value:.6g}") for key, value in values.items()]
         return status
+
+    def _pause(self) -> str:
+        """Why nothing is compared, in words; empty while something is."""
+        pause_s = self._now_s() - self._compared_s
+        limit_s = max(_PAUSE_S, _PAUSE_REPORTS * self.options.report_period_s)
+        if self.errors.frames and pause_s <= limit_s:
+            return ""
+        when = f"for {pause_s:.0f} s" if self.errors.frames else "yet"
+        return (
+            f"nothing compared {when}: expected images on depth/image_rect and reference/image "
+            f"with stamps at most {self.options.max_time_difference_s} s apart, "
+            f"{self._matcher.unmatched} of ours found no partner"
+        )
 
     def _now_s(self) -> float:
         return float(self._steady.now().nanoseconds) / 1e9

@@ -216,8 +216,10 @@ def _transport(snapshot: Snapshot) -> list[str]:
     said = []
     if "qos_incompatible" in snapshot.recent_events:
         said.append("a peer's QoS is incompatible, nothing passes between us: see qos_overrides")
-    if snapshot.missing_fraction > MISSING_LIMIT or "message_lost" in snapshot.recent_events:
+    if snapshot.missing_fraction > MISSING_LIMIT:
         said.append(f"{snapshot.missing_fraction:.0%} of the frames get lost: {PROFILE_HINT}")
+    elif "message_lost" in snapshot.recent_events:
+        said.append(f"the middleware lost messages within the last minute: {PROFILE_HINT}")
     return said
 
 

@@ -1,11 +1,13 @@
 """The executable ``ddfd_summary``: writes down what the diagnostics said, until told to stop.
 
-The file is renewed every few seconds, so that a machine that loses its power leaves one too.
+The file is renewed every few seconds, so that a machine that loses its power leaves one too. An
+earlier summary is never written over: the new one gets a number.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import signal
 import sys
@@ -43,7 +45,13 @@ def main(args: Sequence[str] | None = None) -> int:
         prog="ddfd_summary",
         description="Write a summary of /diagnostics: levels, warnings with their times, figures.",
     )
-    parser.add_argument("--output", type=Path, default=Path("summary.json"), help="JSON file")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("summary.json"),
+        help="JSON file (default: summary.json); where there is one, it stays, and this one is "
+        "numbered: summary_2.json",
+    )
     parser.add_argument("--match", default="", help="only statuses whose name contains this")
     try:
         options = parser.parse_args(remove_ros_args(command_line)[1:])
@@ -67,18 +75,22 @@ def _run(stop: StopFlag, output: Path, match: str) -> int:
     record, start, log = FieldRecord(), time.monotonic(), ThrottledLog(60.0)
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
+    def now_s() -> float:
+        return time.monotonic() - start
+
     def add(message: Any) -> None:
         for status in message.status:
             if match in status.name:
                 values = {item.key: item.value for item in status.values}
                 level = ord(status.level) if isinstance(status.level, bytes) else status.level
-                record.add(status.name, level, status.message, values, time.monotonic() - start)
+                record.add(status.name, level, status.message, values, now_s())
 
     def write() -> None:
-        content = {"started": started, "machine": machine_info(), **record.to_dict()}
+        content = {"started": started, "machine": machine_info(), **record.to_dict(now_s())}
         _write(output, content)
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    output = _unused(output)
     node = rclpy.create_node("ddfd_summary")
     node.create_subscription(DiagnosticArray, "/diagnostics", add, 100)
     executor = SingleThreadedExecutor()
@@ -96,10 +108,17 @@ def _run(stop: StopFlag, output: Path, match: str) -> int:
     except ExternalShutdownException:
         pass
     write()
-    print("\n".join([*record.lines(), f"written to {output}"]), flush=True)
+    print("\n".join([*record.lines(now_s()), f"written to {output}"]), flush=True)
     executor.shutdown(timeout_sec=0.5)
     node.destroy_node()
     return 0
+
+
+def _unused(output: Path) -> Path:
+    """The file itself, or with the first number that is free, so that no summary is lost."""
+    names = (f"{output.stem}_{number}{output.suffix}" for number in itertools.count(2))
+    paths = itertools.chain([output], map(output.with_name, names))
+    return next(path for path in paths if not path.is_file())
 
 
 def _write(output: Path, content: dict[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +23,7 @@ from rich.text import Text
 
 from ddfd_demo.chain import ChainRecord, run_chain
 from ddfd_demo.commands import ChainOptions, lens_parameters
+from ddfd_demo.errors import InputError
 from ddfd_demo.models import choose_model, model_contract
 from ddfd_demo.options import DemoOptions, parse
 from ddfd_demo.pictures import choose_scales, write_png
@@ -31,13 +32,16 @@ from ddfd_demo.report import Report
 from ddfd_demo.results import Answer, join, keep_books
 from ddfd_demo.scores import FrameScore, score
 from ddfd_demo.sources.base import Pacing, Source, SourceInfo
-from ddfd_demo.sources.detect import open_source
-from ddfd_demo.spool import Spool
+from ddfd_demo.sources.detect import detect_kind, open_source
+from ddfd_demo.spool import FOLDER, Spool, foreign_names, remove_spool
 from ddfd_demo.video import MovieError, write_mp4
 from ddfd_ros.core.blur_zones import takes_any_lens
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.thin_lens import LensConfig
+
+RESULTS = ("demo.png", "demo.mp4", "demo.json")
+"""Written into the folder of results, over those of an earlier run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         return _run(options, console)
-    except (DdfdError, MovieError) as error:
+    except (DdfdError, MovieError, OSError) as error:
         console.print(Text.assemble(("demo stopped: ", "bold red"), str(error)))
         return 1
     except KeyboardInterrupt:
@@ -58,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: DemoOptions, console: Console) -> int:
+    _check_apart(options)
     source = _open(options)
     info = source.info
     model = choose_model(options.model, info.model)
@@ -70,6 +75,7 @@ def _run(options: DemoOptions, console: Console) -> int:
         prepared = _prepare(source, spool, contract, options, console)
         chain = _chain_options(info, options, model, contract, prepared.lens, len(source))
         record = _play(spool, chain, options, prepared.count, console)
+        chain = _as_played(chain, record)
         answers = join(record, spool.frames())
         scores = _score(answers, info, contract, console)
         report = Report(
@@ -89,6 +95,8 @@ def _run(options: DemoOptions, console: Console) -> int:
 
 def _open(options: DemoOptions) -> Source:
     if options.input is not None:
+        if detect_kind(options.input) == "camera":
+            _refuse_pacing(options)
         return open_source(
             options.input,
             max_frames=options.max_frames,
@@ -98,6 +106,38 @@ def _open(options: DemoOptions) -> Source:
     from ddfd_demo.sources.builtin import BUILTIN_FRAMES, BuiltinSource
 
     return BuiltinSource(options.max_frames or BUILTIN_FRAMES)
+
+
+def _refuse_pacing(options: DemoOptions) -> None:
+    """A camera has a clock of its own, and does not wait.
+
+    Raises:
+        InputError: ``--rate`` or ``--pacing wait`` was given.
+    """
+    given = [] if options.rate_hz is None else [f"--rate {options.rate_hz:g}"]
+    given += ["--pacing wait"] if options.pacing == "wait" else []
+    if given:
+        raise InputError(
+            f"camera {options.input}: expected to be played at its own rate, got "
+            f"{' and '.join(given)}; leave that out, or record a video and play it"
+        )
+
+
+def _check_apart(options: DemoOptions) -> None:
+    """Refuse an input that this run would delete or write over.
+
+    Raises:
+        InputError: It is one of the results, or lies in the folder of the frames.
+    """
+    if options.input is None:
+        return
+    given = Path(options.input).expanduser().resolve()
+    replaced = {(options.out / name).resolve() for name in (*RESULTS, FOLDER)}
+    if not replaced.isdisjoint((given, *given.parents)):
+        raise InputError(
+            f"{options.input}: expected an input that this run does not replace, got one of "
+            f"{', '.join((*RESULTS, FOLDER))} in {options.out}; choose another --out"
+        )
 
 
 def _prepare(
@@ -175,8 +215,7 @@ def _verdict(report: Report, out: Path, console: Console) -> int:
         text = f"expected answers, got none to {books.sent} frames; see {log}"
         console.print(Text.assemble(("demo stopped: ", "bold red"), text))
         return 1
-    names = ("demo.png", "demo.mp4", "demo.json")
-    console.print(Text("results: " + ", ".join(str(out / name) for name in names)))
+    console.print(Text("results: " + ", ".join(str(out / name) for name in RESULTS)))
     if not books.balanced:
         text = (
             f"{books.unaccounted} frames that the node received are neither answered nor counted "
@@ -215,6 +254,14 @@ def _chain_options(
     )
 
 
+def _as_played(chain: ChainOptions, record: ChainRecord) -> ChainOptions:
+    """How it really was played: the rate of a camera is that of its frames' stamps."""
+    stamps_ns = sorted(record.sent)
+    if chain.camera is None or len(stamps_ns) < 2:
+        return chain
+    return replace(chain, rate_hz=(len(stamps_ns) - 1) * 1e9 / (stamps_ns[-1] - stamps_ns[0]))
+
+
 def _describe(contract: ModelContract) -> str:
     lens = contract.lens
     seen = "unknown lens"
@@ -239,15 +286,25 @@ def _model_facts(model: Path, contract: ModelContract, record: ChainRecord) -> d
 
 @contextmanager
 def _spool_folder(options: DemoOptions) -> Iterator[Path]:
-    """``out/frames``, empty at first and, unless asked for, gone in the end."""
-    folder = options.out / "frames"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """The spool, empty at first and, unless asked for, gone in the end.
+
+    Raises:
+        InputError: Something lies there that is not of an earlier run; nothing was deleted.
+    """
+    folder = options.out / FOLDER
+    if foreign := foreign_names(folder):
+        raise InputError(
+            f"{folder}: expected nothing but the frames of an earlier run, got "
+            f"{', '.join(foreign[:4])}{' ...' if len(foreign) > 4 else ''}; move that away or "
+            "choose another --out"
+        )
+    remove_spool(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
     finally:
         if not options.keep_frames:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_spool(folder)
 
 
 def _bar(console: Console) -> Progress:

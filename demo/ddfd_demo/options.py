@@ -23,7 +23,7 @@ class DemoOptions:
         scale: Resize by this instead of what fits the model.
         natural: Feed the pictures of an RGB-D folder as they are.
         topic: Image topic of a bag.
-        keep_frames: Keep the frames and answers as arrays in ``out/frames``.
+        keep_frames: Keep the frames and answers as arrays in ``out/demo-frames``.
         params: Further parameters of the node, each ``NAME=VALUE``.
     """
 
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> DemoOptions:
     add("--scale", type=_positive, default=default.scale, help="resize the pictures by this")
     add("--natural", action="store_true", help="RGB-D pictures carry their own defocus")
     add("--topic", default=default.topic, help="image topic of a bag")
-    add("--keep-frames", action="store_true", help="keep frames and answers in OUT/frames")
+    add("--keep-frames", action="store_true", help="keep frames and answers in OUT/demo-frames")
     add(
         "--param",
         dest="params",

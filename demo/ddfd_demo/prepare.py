@@ -114,6 +114,7 @@ def prepare(
         count += 1
         taken_with = taken_with or frame_lens
         progress(count, frame.name)
+    notes |= dict.fromkeys(source.remarks())
     if count == 0:
         raise InputError(
             f"{source.info.title}: expected at least one frame, got none; is the input complete?"

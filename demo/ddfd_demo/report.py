@@ -92,7 +92,7 @@ class Report:
         images = {p: mean_over_frames(self.scores, p) for p in ("image", "image_input")}
         return clean(
             {
-                "input": {**asdict(self.info), "notes": list(self.notes)},
+                "input": {**asdict(self.info), "notes": [*self.info.notes, *self.notes]},
                 "model": self.model,
                 "pacing": self.pacing,
                 "frames": asdict(self.books),

@@ -8,6 +8,8 @@ the recorder got, one JSON object a line. Answers lie beside them, named by stam
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +19,13 @@ import numpy as np
 
 from ddfd_demo.sources.base import DemoFrame, Intrinsics
 
+FOLDER = "demo-frames"
+"""Name of a run's spool, in its folder of results."""
 DEFAULT_BYTES = 2 << 30
 """A spool takes no more than this; an input that needs more is cut, and that is said."""
 _ANSWER_BYTES_PER_PX = 4 + 4 + 3
 """depth_m, sigma_m and sharp_rgb of one pixel."""
+_OWN = re.compile(r"\d+\.(image|truth|sharp|depth|sigma)\.npy|(frames|sent|received)\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,24 @@ class JsonLines:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+
+def foreign_names(folder: Path) -> list[str]:
+    """What lies in ``folder`` without being a spool's own file; nothing where there is none."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if not _OWN.fullmatch(path.name))
+
+
+def remove_spool(folder: Path) -> None:
+    """Delete a spool's own files and, when nothing else is in it, the folder."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _OWN.fullmatch(path.name):
+            path.unlink()
+    with suppress(OSError):  # somebody else's files are in it
+        folder.rmdir()
 
 
 def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +19,21 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from ddfd_ros.bag.answers import CLOUD, TOPICS
+from ddfd_ros.bag.answers import (
+    CLOUD,
+    COMPRESSED,
+    TOPICS,
+    ZONES,
+    FrameAnswers,
+)
 from ddfd_ros.bag.cli import main, read_parameters
+from ddfd_ros.core.blur_zones import zones
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.image_codec import decode, decode_depth
+from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference import open_backend
+from ddfd_ros.ros.parameters import NodeParameters
 
 MODEL = "ddfd-lite-nyu-8m"
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -261,6 +271,45 @@ def test_options(recorded, answered, tmp_path):
     assert middle_m - 0.2 < np.nanmax(depths) <= middle_m
 
 
+def test_zones_and_compressed_images_are_written_where_asked_for(recorded, tmp_path):
+    """Though their heads are not; --heads names topics of heads."""
+    arguments = ["--heads", "sigma", "--namespace", "/front", "zones_output=true"]
+    arguments += ["compressed_output=true", "compressed_format=png", "dead_zone_px=2.0"]
+    assert main([str(recorded), str(tmp_path / "out"), *arguments, *ARGUMENTS]) == 0
+    messages, _ = read(tmp_path / "out")
+    heads = {"/front/uncertainty/image", "/front/uncertainty/camera_info"}
+    assert set(messages) == heads | {f"/front/{ZONES}", f"/front/{COMPRESSED}"}
+    backend = open_backend(resolve_model(MODEL), "onnxruntime", threads=1)
+    try:
+        for number in range(7):
+            wanted, contract = backend.infer(picture(number)), backend.contract
+            file = messages[f"/front/{COMPRESSED}"][number]
+            assert file.format == "rgb8; png compressed bgr8"
+            np.testing.assert_array_equal(decode(file), wanted["sharp_rgb"])
+            mask = messages[f"/front/{ZONES}"][number]
+            assert (mask.encoding, mask.step) == ("mono8", WIDTH)
+            span_m = contract.depth_min_m, contract.depth_max_m
+            zones_there = zones(wanted["depth_m"], contract.lens, 2.0, span_m)
+            np.testing.assert_array_equal(mask.data.reshape(HEIGHT, WIDTH), zones_there)
+            assert np.unique(zones_there).size > 1
+            assert stamps([file, mask]) == [stamp_of(number)] * 2
+    finally:
+        backend.close()
+
+
+def test_what_a_model_without_the_head_cannot_make_is_noted():
+    contract = ModelContract(
+        1, "table", {}, 1, None, None, 1, ("depth_m",), 0.5, 10.0, None, {}, {}, ""
+    )
+    asked = NodeParameters(zones_output=True, compressed_output=True)
+    backend = SimpleNamespace(contract=contract)
+    answers = FrameAnswers(backend, asked, ("depth_m",), False, "", None, STORE)
+    assert [topic.name for topic in answers.topics()][-1] == f"/{ZONES}"
+    (problem,) = answers.problems
+    assert problem.startswith("compressed_output")
+    assert "no sharp_rgb" in problem
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -324,4 +373,4 @@ def test_the_nodes_own_parameter_file_serves(repository):
 def test_topics_are_the_nodes():
     outputs = pytest.importorskip("ddfd_ros.ros.outputs", exc_type=ImportError)
     assert TOPICS == outputs.TOPICS
-    assert CLOUD == outputs.CLOUD
+    assert (CLOUD, ZONES, COMPRESSED) == (outputs.CLOUD, outputs.ZONES, outputs.COMPRESSED)

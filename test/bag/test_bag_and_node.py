@@ -21,7 +21,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from ddfd_ros.bag.cli import main
 
@@ -39,6 +39,8 @@ PARAMETERS = {
     "camera_info_match": "stamp",
     "cloud_color": "image",
     "cloud_decimation": 2,
+    "zones_output": True,
+    "compressed_output": True,
 }
 TOPICS = {
     "/depth/image_rect": Image,
@@ -46,6 +48,8 @@ TOPICS = {
     "/all_in_focus/image": Image,
     "/uncertainty/image": Image,
     "/points": PointCloud2,
+    "/depth/zones": Image,
+    "/all_in_focus/image/compressed": CompressedImage,
 }
 
 

@@ -49,8 +49,10 @@ def test_errors_are_those_of_a_loop():
         assert errors.abs_rel == pytest.approx(sum(relatives) / len(relatives))
         assert errors.delta1 == pytest.approx(sum(ratios) / len(ratios))
         assert errors.within_1_sigma == pytest.approx(sum(ones) / len(ones))
-    pixels = sum(errors.pixels for *_, errors in running.by_distance())
-    assert running.total().pixels == pixels
+    known = [
+        np.isfinite(ours) & (ours > 0) & np.isfinite(ref) & (ref > 0) for ours, ref, _ in frames
+    ]
+    assert running.total().pixels == sum(int(one.sum()) for one in known)
 
 
 def test_normal_errors_with_an_honest_sigma_are_covered_as_they_should():
@@ -79,6 +81,18 @@ def test_nothing_in_common_is_not_zero():
     running.add(np.full((4, 4), np.nan), np.full((4, 4), 2.0))
     assert running.total().pixels == 0
     assert math.isnan(running.total().rms_m)
+
+
+def test_what_is_beyond_the_bins_counts_in_the_total():
+    running = RunningErrors([0.5, 12.0], 2)
+    reference = np.full((4, 4), 15.0)
+    reference[0] = 0.25
+    reference[1, 0] = 12.0  # a bin ends before its upper bound
+    running.add(reference + 0.1, reference)
+    assert [errors.pixels for *_, errors in running.by_distance()] == [0]
+    for errors in (running.total(), running.recent()):
+        assert errors.pixels == 16
+        assert errors.rms_m == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("edges", [(1.0,), (1.0, 1.0), (2.0, 1.0)])

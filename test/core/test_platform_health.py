@@ -83,6 +83,26 @@ def test_counters_count_from_the_start(write, tmp_path):
     assert monitor.read().throttling == ()
 
 
+def test_a_counter_shown_under_several_cpus_counts_once(write, tmp_path):
+    """Two packages of two cores of two threads, as Linux lays them out."""
+    cpus = [(package, core) for package in (0, 1) for core in (0, 1)] * 2
+
+    def count(packages, cores):
+        for number, (package, core) in enumerate(cpus):
+            folder = f"devices/system/cpu/cpu{number}"
+            write(f"{folder}/topology/physical_package_id", package)
+            write(f"{folder}/topology/core_id", core)
+            write(f"{folder}/thermal_throttle/package_throttle_count", packages[package])
+            write(f"{folder}/thermal_throttle/core_throttle_count", cores[package, core])
+
+    cores = {(0, 0): 5, (0, 1): 6, (1, 0): 7, (1, 1): 8}
+    count([10, 20], cores)
+    monitor = PlatformMonitor(tmp_path)
+    count([11, 20], cores | {(1, 1): 10})
+    (said,) = monitor.read().throttling
+    assert "3 times" in said  # one package once, one core twice
+
+
 def test_clocks(write, tmp_path):
     for core, (now, limit) in enumerate([(600, 1200), (1200, 1200)]):
         folder = f"devices/system/cpu/cpu{core}/cpufreq"

@@ -23,8 +23,24 @@ def write_image(path: Path, rgb: np.ndarray) -> None:
     assert cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
 
-def write_bag(path: Path, images, *, storage="mcap", compressed=False, info=True, rate_hz=20.0):
-    """A ROS 2 bag with colour images, depth beside them, and their camera_info."""
+def write_bag(
+    path: Path,
+    images,
+    *,
+    storage="mcap",
+    compressed=False,
+    info=True,
+    rate_hz=20.0,
+    info_topic="/camera/camera_info",
+    info_size=None,
+    damaged=(),
+    lasts_s=0.0,
+):
+    """A ROS 2 bag with colour images, depth beside them, and their camera_info.
+
+    ``info_size``: (height, width) of the camera_info; ``damaged``: numbers of images that cannot
+    be decoded; ``lasts_s``: seconds after which a last depth image comes.
+    """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -41,7 +57,7 @@ def write_bag(path: Path, images, *, storage="mcap", compressed=False, info=True
         calibration = None
         if info:
             calibration = writer.add_connection(
-                "/camera/camera_info", "sensor_msgs/msg/CameraInfo", typestore=store
+                info_topic, "sensor_msgs/msg/CameraInfo", typestore=store
             )
         for index, rgb in enumerate(images):
             stamp = round(index * 1e9 / rate_hz) + 10**18
@@ -54,18 +70,23 @@ def write_bag(path: Path, images, *, storage="mcap", compressed=False, info=True
             else:
                 data = np.ascontiguousarray(rgb[..., ::-1]).ravel()
                 message = types[image_type](header, height, width, "bgr8", 0, 3 * width, data)
+            if index in damaged:
+                message.data = message.data[:5]
             writer.write(colour, stamp, store.serialize_cdr(message, image_type))
             plane = types["sensor_msgs/msg/Image"](
                 header, height, width, "mono8", 0, width, np.zeros(height * width, np.uint8)
             )
-            writer.write(depth, stamp, store.serialize_cdr(plane, "sensor_msgs/msg/Image"))
+            raw_plane = store.serialize_cdr(plane, "sensor_msgs/msg/Image")
+            writer.write(depth, stamp, raw_plane)
             if calibration is not None:
-                message = _camera_info(types, header, height, width)
+                message = _camera_info(types, header, *(info_size or (height, width)))
                 writer.write(
                     calibration,
                     stamp,
                     store.serialize_cdr(message, "sensor_msgs/msg/CameraInfo"),
                 )
+        if lasts_s:
+            writer.write(depth, round(lasts_s * 1e9) + 10**18, raw_plane)
 
 
 def _camera_info(types, header, height, width):

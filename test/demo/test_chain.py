@@ -82,7 +82,7 @@ def test_every_frame_of_a_stream_is_answered_or_counted(tmp_path, make, known_mo
     assert count_frames(out / "demo.mp4") == 6
     for text in ("subscription to publication", "answered per second", "rms (m)", "sent"):
         assert text in run.stdout
-    _check_answers(out / "frames")
+    _check_answers(out / "demo-frames")
 
 
 def _check_answers(folder):
@@ -114,7 +114,7 @@ def test_photographs_wait_for_their_answers(tmp_path, make, known_model):
     result = json.loads((out / "demo.json").read_text())
     assert result["frames"]["answered"] == 3
     assert "the next one is sent when the last one is answered" in result["pacing"]
-    assert not (out / "frames").exists()
+    assert not (out / "demo-frames").exists()
 
 
 def test_wrong_input_ends_with_one_message(tmp_path, known_model):

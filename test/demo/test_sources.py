@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from ddfd_demo.errors import InputError
+from ddfd_demo.prepare import prepare
 from ddfd_demo.sources import detect_kind, open_source
 from ddfd_demo.sources.base import Intrinsics, spread
+from ddfd_demo.sources.files import read_image_rgb
+from ddfd_demo.spool import Spool
 
 pytest.importorskip("rosbags")
 
@@ -64,6 +67,70 @@ def test_single_bag_file(tmp_path, make, storage, pattern):
     file = next((tmp_path / "bag").glob(pattern))
     (frame,) = open_source(str(file)).frames()
     np.testing.assert_array_equal(frame.image_rgb, make.pattern())
+
+
+def test_the_rate_of_a_bag_is_that_of_its_images(tmp_path, make):
+    """Other topics may have been recorded for longer."""
+    make.bag(tmp_path / "bag", [make.pattern()] * 20, rate_hz=10.0, lasts_s=60.0)
+    assert open_source(str(tmp_path / "bag")).info.rate_hz == pytest.approx(10.0)
+    assert open_source(str(tmp_path / "bag"), max_frames=1).info.rate_hz == pytest.approx(10.0)
+
+
+def test_a_slow_topic_is_said_to_be_slow(tmp_path, make):
+    make.bag(tmp_path / "bag", [make.pattern()] * 3, rate_hz=0.2)
+    assert open_source(str(tmp_path / "bag")).info.rate_hz == pytest.approx(0.2)
+
+
+def test_another_cameras_camera_info_is_not_taken(tmp_path, make):
+    make.bag(tmp_path / "bag", [make.pattern()], info_topic="/rear/camera_info")
+    source = open_source(str(tmp_path / "bag"))
+    (frame,) = source.frames()
+    assert frame.intrinsics is None
+    assert "no camera_info of this topic: intrinsics of a 60 degree" in " ".join(source.info.notes)
+
+
+def test_a_camera_info_of_another_size_is_scaled_or_refused(tmp_path, make):
+    make.bag(tmp_path / "same", [make.pattern(96, 128)], info_size=(48, 64))
+    source = open_source(str(tmp_path / "same"))
+    (frame,) = source.frames()
+    assert frame.intrinsics == Intrinsics(140.0, 142.0, 63.5, 47.5)
+    assert "resized by 2" in source.remarks()[0]
+    make.bag(tmp_path / "other", [make.pattern(96, 96)], info_size=(48, 64))
+    source = open_source(str(tmp_path / "other"))
+    (frame,) = source.frames()
+    assert frame.intrinsics is None
+    (said,) = source.remarks()
+    assert "expected the image's size 96x96, got 64x48" in said
+    assert said.endswith("intrinsics of a 60 degree camera assumed")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_image_that_cannot_be_decoded_is_left_out_and_counted(tmp_path, make, compressed):
+    images = [make.pattern(shift=10 * i) for i in range(6)]
+    make.bag(tmp_path / "bag", images, compressed=compressed, damaged=(0, 3))
+    source = open_source(str(tmp_path / "bag"))
+    prepared = prepare(source, Spool(tmp_path / "spool"), None)
+    spooled = Spool(tmp_path / "spool").frames()
+    assert [int(f.image_rgb()[0, 0, 2]) for f in spooled] == [10, 20, 40, 50]
+    assert [f.time_s for f in spooled] == pytest.approx([0, 0.05, 0.15, 0.2])
+    (said,) = prepared.notes
+    assert "2 of 6 images could not be decoded: ImageFormatError" in said
+
+
+def test_a_bag_without_any_decodable_image_is_refused_with_the_reason(tmp_path, make):
+    make.bag(tmp_path / "bag", [make.pattern()] * 2, damaged=(0, 1))
+    with pytest.raises(InputError, match=r"bag: .*/camera/image_raw, got 2 .*ImageFormatError"):
+        list(open_source(str(tmp_path / "bag")).frames())
+
+
+def test_a_damaged_recording_is_refused_with_its_path(tmp_path, make):
+    make.bag(tmp_path / "bag", [make.pattern(480, 640)] * 3, storage="sqlite3")
+    file = next((tmp_path / "bag").glob("*.db3"))
+    content = bytearray(file.read_bytes())
+    content[500_000:1_500_000] = bytes(1_000_000)
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"bag: expected messages .*damaged recording"):
+        list(open_source(str(tmp_path / "bag")).frames())
 
 
 def test_bag_without_images_names_its_topics(tmp_path, make):
@@ -175,6 +242,19 @@ def test_what_cannot_be_played_is_refused_in_words(tmp_path, spoil, says):
         list(open_source(str(path)).frames())
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_folder_gives_its_files_only(tmp_path, make):
+    """A link to nothing and a folder are no pictures, whatever they are called."""
+    make.image(tmp_path / "b.png", make.pattern())
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "c.jpg").mkdir()
+    assert [frame.name for frame in open_source(str(tmp_path)).frames()] == ["b.png"]
+
+
+def test_a_picture_that_cannot_be_read_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.png: expected a picture.*No such file"):
+        read_image_rgb(tmp_path / "gone.png")
 
 
 def test_spread_takes_first_last_and_equal_steps():

@@ -103,14 +103,14 @@ def start(tmp_path):
     cameras = Cameras(domain_id)
     processes = []
 
-    def run(**parameters):
+    def run(log=None, **parameters):
         command = [sys.executable, "-m", "ddfd_ros.ros.compare_main", "--ros-args"]
         values = {"report_period_s": 0.2, "summary_file": tmp_path / "summary.json"} | parameters
         for name, value in values.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]
         environ = os.environ | {"ROS_DOMAIN_ID": str(domain_id)}
-        processes.append(subprocess.Popen(command, env=environ))
+        processes.append(subprocess.Popen(command, env=environ, stderr=log))
         return cameras, processes[-1]
 
     yield run
@@ -178,6 +178,33 @@ def test_other_sizes_need_both_camera_infos(start):
     assert cameras.spin_until(
         lambda: "remap reference/camera_info" in cameras.status("total")[0].message
     )
+
+
+def test_a_stream_that_stops_is_told(start):
+    cameras, _ = start()
+    cameras.ready()
+    for _ in range(3):
+        cameras.send("depth/image_rect", np.full(SIZE, 2.0))
+        cameras.send("reference/image", np.full(SIZE, 2.0))
+        cameras.next_frame()
+    assert cameras.spin_until(lambda: cameras.status("total")[0].message == "3 frames")
+    assert cameras.spin_until(lambda: "nothing compared for" in cameras.status("total")[0].message)
+    status, values = cameras.status("total")
+    assert ord(status.level) == 1
+    assert values["pixels"] > 0  # what was compared stays
+    cameras.send("depth/image_rect", np.full(SIZE, 2.0))
+    cameras.send("reference/image", np.full(SIZE, 2.0))
+    assert cameras.spin_until(lambda: cameras.status("total")[0].message == "4 frames")
+    assert ord(cameras.status("total")[0].level) == 0
+
+
+def test_misspelt_parameters_are_told(start, tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        cameras, _ = start(log=log, max_time_diff_s=0.1)
+        cameras.ready()
+    said = (tmp_path / "log").read_text()
+    assert "got also max_time_diff_s, which nothing reads" in said
+    assert "max_time_difference_s" in said
 
 
 def test_a_wrong_parameter_is_named():

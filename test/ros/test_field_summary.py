@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -52,6 +53,31 @@ def test_it_writes_what_was_said(stage, tmp_path):
     assert status["said"][0]["message"] == "hot"
     assert status["numbers"]["rate_hz"]["mean"] == 12.5
     assert summary["machine"]["cores"]
+
+
+def test_an_earlier_summary_stays(tmp_path):
+    """Started twice where one lies: each leaves its own, by number."""
+    (tmp_path / "summary.json").write_text("an earlier ride's")
+    for count in (1, 2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ddfd_ros.ros.field_summary"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        end = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.json"))) == count and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+    assert "summary_3.json" in said
+    assert (tmp_path / "summary.json").read_text() == "an earlier ride's"
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["summary.json", "summary_2.json", "summary_3.json"]
+    for name in names[1:]:
+        assert "duration_s" in json.loads((tmp_path / name).read_text())
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):

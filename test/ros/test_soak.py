@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 pytest.importorskip("ddfd_demo.processes", reason="the demo's packages are not installed")
 
+from benchmarks import soak
+from benchmarks.node_process import Memory
 from benchmarks.soak_figures import MemorySample, checks, figures
 from benchmarks.stream import IMAGES, Record
 from benchmarks.two_cameras import jain
@@ -35,9 +39,9 @@ BEFORE = {"received": "7", "answered": "5", "dropped_replaced": "2", "in_flight"
 AFTER = {"received": "106", "answered": "55", "dropped_replaced": "51", "frames_missed": "1"}
 
 
-def _verdicts(record, after=AFTER, slope=0.0, ends=ENDS):
+def _verdicts(record, after=AFTER, slope=0.0, ends=ENDS, offered=()):
     memory = [MemorySample(t, 100 + slope * t / 60, 90.0, 10.0) for t in range(600)]
-    result = figures(record, 0, BEFORE, after, memory, 30.0) | {"ends": ends}
+    result = figures(record, 0, BEFORE, after, memory, 30.0, offered) | {"ends": ends}
     return [item["holds"] for item in checks(result, 30.0)]
 
 
@@ -70,6 +74,35 @@ def test_each_bar_can_be_missed():
     assert _verdicts(_record(), slope=1.1) == _without(MEMORY)
     for bad in ({"exit_status": -11}, {"seconds": 2.1}, {"traceback": True}):
         assert _verdicts(_record(), ends={"SIGINT": ENDS["SIGINT"] | bad}) == _without(END)
+
+
+def test_a_topic_on_which_nothing_came_misses_the_bar_unless_nobody_offers_it():
+    record = _record()
+    record.answers[IMAGES[2]] = []
+    assert _verdicts(record) == GOOD  # a model without that head
+    assert _verdicts(record, offered=IMAGES) == _without(ARRIVES)
+    silent = _record()
+    silent.answers[IMAGES[0]] = []
+    result = figures(silent, 0, BEFORE, AFTER, [], 30.0, IMAGES)
+    assert result["topics"][IMAGES[0]]["answers"] == 0
+    assert result["age_of"] == IMAGES[1]
+
+
+def test_the_topics_that_somebody_publishes_are_measured(monkeypatch):
+    published = {"/depth/image_rect": 1, "/uncertainty/image": 0, "/points": 1}
+    network = SimpleNamespace(node=SimpleNamespace(count_publishers=lambda t: published[t]))
+    record = Record(answers={topic.lstrip("/"): [] for topic in published})
+    stream = SimpleNamespace(record=record, settled=lambda: BEFORE, answered=lambda: 0)
+    node = SimpleNamespace(running=True, cpu_s=lambda: 1.0, memory=lambda: Memory(1.0, 1.0, 0.0))
+
+    def play(streams, rate_hz, seconds, each):
+        record.sent.append(10**18 + len(record.sent) * PERIOD_NS)
+        each(0.0)
+
+    monkeypatch.setattr(soak, "play", play)
+    options = SimpleNamespace(rate=30.0, seconds=1.0, console=Console(quiet=True))
+    result = soak.measure(stream, network, node, options)
+    assert set(result["topics"]) == {"depth/image_rect", "points"}
 
 
 def test_the_slope_is_that_of_the_last_four_fifths():

@@ -181,6 +181,15 @@ def test_the_diagnostics_name_what_is_wrong(status, snapshot, level, words):
     assert words in message
 
 
+def test_lost_messages_and_missing_frames_are_told_apart():
+    _, lost = _judge(ACTIVE, events={"message_lost": 3}, recent_events={"message_lost"})
+    assert "the middleware lost messages" in lost
+    assert "0%" not in lost
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" in lost
+    _, missing = _judge(ACTIVE, recent_events={"message_lost"}, missing_fraction=0.4)
+    assert missing.startswith("40% of the frames get lost")
+
+
 def test_a_repeated_complaint_is_said_now_and_then():
     clock, said = _Clock(), []
     log = ThrottledLog(10.0, clock)

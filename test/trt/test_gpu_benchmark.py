@@ -94,6 +94,16 @@ def test_the_whole_benchmark_over_the_stand_in(bench, shipped, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
 
 
+def test_an_engine_that_was_kept_is_not_taken_for_another_size(bench, shipped, tmp_path):
+    for size in ("96x64", "64x32"):
+        done, found = bench("--models", shipped, "--precisions", "fp16", "--head-sets", "depth",
+                            "--keep", str(tmp_path / "k"), "--size", size)  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert found["models"][shipped]["engines"]["fp16 depth"]["p50_ms"] > 0
+    built = sorted(path.name for path in (tmp_path / "k").rglob("*.engine"))
+    assert built == ["fp16-64x32.engine", "fp16-96x64.engine"]
+
+
 def test_what_fails_does_not_take_the_rest_along(bench, shipped):
     done, found = bench("--models", "no-such-network", shipped, "--precisions", "fp16", "int8",
                         "--head-sets", "depth")  # fmt: skip

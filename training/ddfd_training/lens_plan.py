@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
 from ddfd_ros.core.thin_lens import LensConfig
 
 BLUR_ERROR_PX = 0.5
-DEAD_ZONE_PX = 1.0
 LARGEST_BLUR_PX = 30.0
 
 SENSORS_MM: dict[str, tuple[float, float]] = {

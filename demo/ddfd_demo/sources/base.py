@@ -119,6 +119,10 @@ class Source(ABC):
     def frames(self) -> Iterator[DemoFrame]:
         """Every frame in order; raises InputError or DatasetError on one that cannot be read."""
 
+    def remarks(self) -> tuple[str, ...]:
+        """What :meth:`frames` found so far that the reader of the results should know."""
+        return ()
+
 
 def spread(count: int, limit: int) -> list[int]:
     """At most ``limit`` indices spread evenly over ``range(count)``, first and last included."""

@@ -21,7 +21,9 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
     )
 
 
@@ -29,10 +31,17 @@ def read_image_rgb(path: Path) -> np.ndarray:
     """uint8 ``[H, W, 3]`` RGB of a picture file, upright as its EXIF orientation says.
 
     Raises:
-        InputError: The file is no picture that OpenCV can decode, or smaller than 32 pixels.
+        InputError: The file cannot be read, is no picture that OpenCV can decode, or smaller than
+            32 pixels.
     """
     # imdecode instead of imread: it takes any file name, and does not print to stderr.
-    data = np.fromfile(path, np.uint8)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a picture, got a file that cannot be read: "
+            f"{error.strerror or error}; check the path and who may read it"
+        ) from error
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise InputError(
