@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes the shipped models from the data sets: trains (going on where it was stopped), exports,
 # evaluates what was exported, and writes the figures into its contract. Run from the project's root
-# with the environment active; DATA holds nyuv2/ and dfd_dslr/ (and is what the recipes expect).
+# with the environment active; DATA holds nyuv2/ and dfd_dslr/.
 set -euo pipefail
 data=${DATA:-../shared/data}
 
 # train NAME: its weights in runs/NAME, and the log of its training.
 train() {
-    ddfd-train --config "training/configs/$1.yaml"
+    ddfd-train --config "training/configs/$1.yaml" --data-root "$data"
     python models/merge_logs.py "runs/$1" >"models/$1.log.csv"
 }
 
@@ -22,6 +22,7 @@ ship() {
 }
 
 train ddfd-lite-nyu-8m
+python models/merge_logs.py runs/ddfd-lite-nyu-8m-start >models/ddfd-lite-nyu-8m-start.log.csv
 ship ddfd-lite-nyu-8m nyuv2
 for part in ddfd-lite-dslr-sim ddfd-lite-dslr-small ddfd-lite-dslr-large \
     ddfd-lite-dslr-long ddfd-lite-dslr; do
@@ -30,7 +31,7 @@ done
 ship ddfd-lite-dslr dfd_dslr
 
 # The earlier stages' logs are apart; the lens that the model is told about the DSLR set is measured from its training pairs.
-ddfd-train --config training/configs/ddfd-lite-any.yaml
+ddfd-train --config training/configs/ddfd-lite-any.yaml --data-root "$data"
 for part in ddfd-lite-any-start ddfd-lite-any-equal ddfd-lite-any-both ddfd-lite-any; do
     python models/merge_logs.py "runs/$part" >"models/$part.log.csv"
 done

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
@@ -229,6 +230,8 @@ def test_a_photograph_that_names_its_lens_is_told_it(tmp_path):
     assert seen == {tuple(np.round(np.float32(each), 4)) for each in expected}
     # Nobody has said a lens for the others: then none is told.
     assert "lens" not in CropDataset([photographs], DataConfig(crop_px=32), 1, 0, 1)[0]
+    with pytest.raises(DatasetError, match="eigen .*got some with lens; use colour or none"):
+        CropDataset([drawn], DataConfig(crop_px=32, augment="eigen"), 1, 0, 1)
 
 
 def replace_lenses(images):

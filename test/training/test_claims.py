@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddfd_training import claims_report, claims_run
-from ddfd_training.claims_check import Difference, Results, compare, growth
+from ddfd_training import claims_measure, claims_report, claims_run
+from ddfd_training.claims_2hded import natural_beats_synthetic, two_heads
+from ddfd_training.claims_check import PSNR, Difference, Results, compare, growth
 from ddfd_training.claims_findings import all_findings
-from ddfd_training.claims_measure import _overlap
+from ddfd_training.claims_measure import _overlap, measure, measure_constant
 from ddfd_training.claims_plan import load_plan
+from ddfd_training.claims_tables import answers_cell, depth_rows
+from ddfd_training.evaluate_items import Item
 from ddfd_training.losses import NAMED_LOSSES
 
 PLAN = Path(__file__).parents[2] / "training/claims.yaml"
@@ -51,12 +54,29 @@ def write(folder: Path, *results: dict) -> Results:
         ((-0.1, -0.2), -0.3, -0.05, "fails"),
         ((0.1, -0.2), 0.05, 0.3, "undecided"),
         ((0.1, 0.2), -0.05, 0.3, "undecided"),
-        ((0.1,), float("nan"), float("nan"), "holds"),
+        ((0.1,), float("nan"), float("nan"), "undecided"),
+        ((0.1, 0.2), float("nan"), float("nan"), "holds"),
+        ((-0.1, -0.2), float("nan"), float("nan"), "fails"),
+        ((0.1,), 0.05, 0.3, "holds"),
+        ((0.1, float("nan")), float("nan"), float("nan"), "undecided"),
         ((0.1, 0.2), -0.3, -0.1, "undecided"),
     ],
 )
 def test_verdicts(by_seed, low, high, verdict) -> None:
     assert Difference(1.0, 1.2, by_seed, low, high).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "low", "basis"),
+    [
+        ((0.1,), float("nan"), "one training a side, no interval"),
+        ((0.1, 0.2), float("nan"), "seeds, no interval"),
+        ((0.1,), 0.05, "one training a side and images"),
+        ((0.1, 0.2), 0.05, "seeds and images"),
+    ],
+)
+def test_a_verdict_says_what_it_is_judged_by(by_seed, low, basis) -> None:
+    assert Difference(1.0, 1.2, by_seed, low, low + 0.1).basis == basis
 
 
 def test_comparison_pairs_seeds_and_images(tmp_path: Path) -> None:
@@ -74,6 +94,163 @@ def test_comparison_pairs_seeds_and_images(tmp_path: Path) -> None:
     assert (found.low, found.high) == pytest.approx((0.1, 0.1))
     assert compare(results, "focus-sharp", "focus-8m").verdict == "fails"
     assert compare(results, "focus-8m", "focus-2m") is None
+
+
+def sharpened(arm: str, seed: int, psnr: list[float | None]) -> dict:
+    """A result file with these PSNRs of its images; ``None``: equal to the truth."""
+    item = result(arm, seed, [0.1] * len(psnr))
+    test = item["tests"]["one"]
+    mean = float(np.mean([value for value in psnr if value is not None]))
+    quality = {"psnr": mean, "ssim": 0.9}
+    test["all_in_focus"] = {"input": {"psnr": 28.0}, "output": quality}
+    test["by_image"] = [{"frame": str(i), "psnr": value} for i, value in enumerate(psnr)]
+    return item
+
+
+def test_images_have_a_say_on_psnr_where_the_files_hold_it(tmp_path: Path) -> None:
+    """The same means: undecided by images that disagree, judged by seeds where none are kept."""
+    apart, alike = [24.0, 38.0] * 10, [30.8, 31.0] * 10
+    files = [sharpened("heads-both", seed, apart) for seed in (1, 2)]
+    files += [sharpened("heads-sharp", seed, alike) for seed in (1, 2)]
+    found = compare(write(tmp_path, *files), "heads-both", "heads-sharp", PSNR, sign=1)
+    assert found.by_seed == pytest.approx((0.1, 0.1))
+    assert found.low < 0 < found.high
+    assert found.verdict == "undecided"
+    for item in files[2:]:
+        item["tests"]["one"]["by_image"] = []  # as older files are
+    results = write(tmp_path, *files)
+    finding = two_heads(results)[1]
+    assert (finding.verdict, finding.basis) == ("holds", "seeds, no interval")
+    assert "no interval over images" in finding.text
+
+
+def test_images_equal_to_their_truth_do_not_enter_the_interval(tmp_path: Path) -> None:
+    results = write(
+        tmp_path,
+        sharpened("heads-both", 1, [31.0, 32.0, None]),
+        sharpened("heads-sharp", 1, [30.0, 31.0, 32.0]),
+    )
+    found = compare(results, "heads-both", "heads-sharp", PSNR, sign=1)
+    assert (found.low, found.high) == pytest.approx((1.0, 1.0))
+
+
+def constant(rmse: list[float]) -> dict:
+    """The result file of always answering the mean depth."""
+    item = result("constant", 0, rmse)
+    item["tests"]["one"]["depth_m"] = 2.5
+    return item
+
+
+@pytest.mark.parametrize(
+    ("mean_rmse", "verdict", "basis"),
+    [
+        (0.3, "undecided", "neither side beats answering the mean"),
+        (0.55, "holds", "seeds and images"),
+    ],
+)
+def test_a_claim_needs_a_side_that_beats_the_mean_depth(
+    tmp_path: Path, mean_rmse: float, verdict: str, basis: str
+) -> None:
+    good, bad = [0.4, 0.5] * 10, [0.6, 0.7] * 10
+    results = write(
+        tmp_path,
+        *(result("dslr-natural", seed, good) for seed in (1, 2)),
+        *(result("dslr-rendered", seed, bad) for seed in (1, 2)),
+        constant([mean_rmse] * 20),
+    )
+    finding = natural_beats_synthetic(results)[1]
+    assert (finding.verdict, finding.basis) == (verdict, basis)
+    assert finding.rows[-1][:3] == ("always the training's mean, 2.50 m (one)", "-",
+                                    f"{mean_rmse:.3f}")  # fmt: skip
+
+
+def test_each_test_has_one_row_of_the_mean_depth(tmp_path: Path) -> None:
+    """Arms on tests with the same truth share a row; another truth gets its own."""
+    mean = constant([0.5])
+    (test,) = mean["tests"].values()
+    other = json.loads(json.dumps(test))
+    other["depth"]["mean_over_images"]["rmse"] = 0.7
+    mean["tests"] = {"one": test, "two": test, "three": other}
+    arms = {}
+    for name in mean["tests"]:
+        item = result(name, 1, [0.4])
+        item["tests"] = {name: item["tests"]["one"]}
+        arms[name] = item
+    rows = depth_rows(write(tmp_path, mean, *arms.values()), {name: name for name in arms})
+    assert [row[0] for row in rows[3:]] == [
+        "always the training's mean, 2.50 m (one, two)",
+        "always the training's mean, 2.50 m (three)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rise", "cell"), [(0.0, "2.50 to 2.50 (one depth)"), (1.0, "1.00 to 5.00")]
+)
+def test_a_network_that_answers_one_depth_is_marked(rise: float, cell: str) -> None:
+    bins = [
+        {"from_m": d - 0.25, "to_m": d + 0.25, "share": 0.1, "bias_m": (1 - rise) * (2.5 - d)}
+        for d in (1.0, 3.0, 5.0)
+    ]
+    rare = {"from_m": 8.0, "to_m": 8.5, "share": 0.001, "bias_m": -4.0}
+    assert answers_cell([{"tests": {"one": {"depth_bins": [*bins, rare]}}}]) == cell
+
+
+class Fixed:
+    """Always the same answers."""
+
+    def __init__(self, **answers: np.ndarray) -> None:
+        self._answers = answers
+
+    def infer(self, image, heads=None):
+        return self._answers
+
+
+def test_result_files_keep_every_measure_image_by_image() -> None:
+    rng = np.random.default_rng(0)
+    sharp = rng.integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    depth_m = rng.uniform(1.0, 5.0, (32, 40)).astype(np.float32)
+    items = [Item(str(i), sharp, depth_m, sharp_rgb=255 - sharp if i else None) for i in (0, 1)]
+    result = measure(Fixed(depth_m=depth_m + 0.1, sharp_rgb=sharp), items, edges=True)
+    first, second = result["by_image"]
+    assert first.keys() == {"frame", "rmse", "abs_rel", "delta1", "edge_kld"}
+    assert second.keys() == {*first, "psnr", "ssim"}
+    assert second["psnr"] == pytest.approx(result["all_in_focus"]["output"]["psnr"])
+    assert second["edge_kld"] == pytest.approx(result["depth"]["edge_kld"])
+    plain = measure(Fixed(sharp_rgb=sharp), items[1:], edges=False)["by_image"]
+    assert plain[0].keys() == {"frame", "psnr", "ssim"}  # of a network without depth
+
+
+class Frames:
+    """Two frames of depth, opened as a source is; the second is partly unknown."""
+
+    frames = (0, 1)
+
+    def item(self, frame):
+        corners_m = np.array([[0.1, 2.0], [3.0, np.nan if frame else 12.0]], np.float32)
+        depth_m = corners_m.repeat(16, axis=0).repeat(16, axis=1)
+        image = np.zeros((32, 32, 3), np.uint8)
+        known = np.zeros((32, 32), bool)
+        return {"image": image, "depth_m": depth_m, "sharp_rgb": image, "sharp_known": known}
+
+
+def test_the_mean_depth_is_of_clipped_training_depths(tmp_path: Path, monkeypatch) -> None:
+    """It is computed once for tests of the same training, and each test is answered with it."""
+    opened = []
+    monkeypatch.setattr(
+        claims_measure, "open_source", lambda source, *rest: opened.append(source) or Frames()
+    )
+    plan = load_plan(PLAN)
+    tests = measure_constant(plan, tmp_path, "cache")
+    assert tests.keys() == {test for arm in plan.arms.values() for test in arm.tests}
+    expected = (2 * (0.5 + 2.0 + 3.0) + 10.0) / 7
+    assert [test["depth_m"] for test in tests.values()] == pytest.approx([expected] * len(tests))
+    errors = expected - np.array([0.5, 2.0, 3.0])
+    second = tests["dslr-n8"]["by_image"][1]
+    assert second["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-5)
+    assert "edge_kld" in tests["nyu-8m"]["by_image"][0]
+    assert len(opened) == len(tests) + 3  # NYUv2 once, the DSLR set at each aperture
+    assert ("constant", 0) in claims_run.all_jobs(plan)
+    assert claims_run.job_name("constant", 0) == "constant"
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
@@ -97,8 +274,10 @@ def test_page_says_what_holds_fails_and_was_not_run(tmp_path: Path, capsys) -> N
     arguments = ["--results", str(tmp_path / "results"), "--page", str(page)]
     assert claims_report.main(arguments) == 0
     text = page.read_text(encoding="utf-8")
-    assert "| Defocused images give better depth than sharp ones | **holds** |" in text
-    assert "better depth than a far one (8 m) | **fails** |" in text
+    title = "Defocused images give better depth than sharp ones"
+    assert f"| {title} | **holds** | seeds and images |" in text
+    assert "better depth than a far one (8 m) | **fails** | seeds and images |" in text
+    assert "Always answering the mean depth was not measured" in text
     assert "**not run**" in text
     assert "the fitted exponent of depth is 2.00" in text
     assert "gain by seed +0.300, +0.300" in text
@@ -134,6 +313,9 @@ def test_unknown_settings_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "plan.yaml"
     broken.write_text(text.replace("tests: [nyu-4m]", "tests: [nyu-5m]"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"arms\.focus-4m\.tests: .*got nyu-5m"):
+        load_plan(broken)
+    broken.write_text(text.replace("nyu-4m: *nyu-frames", "nyu-5m: *nyu-frames"), "utf-8")
+    with pytest.raises(ValueError, match=r"constant: .*got nyu-5m"):
         load_plan(broken)
     broken.write_text(text + "\nspeed: 3\n", encoding="utf-8")
     with pytest.raises(ValueError, match="unknown settings speed"):

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
 from ddfd_ros.model.checkpoint import save_checkpoint
 from ddfd_training import defocus_cli, evaluate_cli
+from ddfd_training.calibration.report import write_record
 from ddfd_training.datasets import RgbdFolder
 from ddfd_training.lens_argument import parse_lens
 from ddfd_training.synthetic import SyntheticScene
@@ -76,6 +78,7 @@ def test_defocus_of_a_folder_can_be_evaluated(recording: Path, tmp_path: Path):
     blurred = RgbdFolder(out)
     assert len(blurred) == 2
     assert blurred.rgb_is == "defocused"
+    assert blurred.registered  # exact pairs, which a measured shift would only spoil
     original = RgbdFolder(recording)
     for before, after in zip(original, blurred, strict=True):
         assert np.array_equal(before.sharp_rgb, after.sharp_rgb)
@@ -87,6 +90,52 @@ def test_defocus_of_a_folder_can_be_evaluated(recording: Path, tmp_path: Path):
         assert detail[0] < 0.75 * detail[1]
         assert np.mean(after.defocused_rgb) == pytest.approx(np.mean(after.sharp_rgb), rel=0.02)
     assert json.loads((out / "lens.json").read_text())["lens"]["focus_distance_m"] == 8.0
+
+
+def test_what_is_defocused_already_is_not_blurred_again(recording: Path, tmp_path: Path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for source, out in ((recording, first), (first, second)):
+        command = [str(source), "--lens", LENS, "--limit", "1", "--out", str(out)]
+        assert defocus_cli.main(command) == 0
+    once, twice = RgbdFolder(first)[0], RgbdFolder(second)[0]
+    assert np.array_equal(once.sharp_rgb, twice.sharp_rgb)
+    assert np.abs(once.defocused_rgb.astype(int) - twice.defocused_rgb).mean() < 0.5
+
+
+def test_frames_of_another_run_do_not_get_this_ones_lens(recording: Path, tmp_path: Path, capsys):
+    command = [str(recording), "--out", str(tmp_path / "out")]
+    for _ in range(2):  # the same command again is no other run
+        assert defocus_cli.main([*command, "--lens", LENS]) == 0
+    before = (tmp_path / "out" / "lens.json").read_text()
+    capsys.readouterr()
+    assert defocus_cli.main([*command, "--lens", "nyu-2m", "--limit", "1"]) == 2
+    assert "001.png; give another folder" in capsys.readouterr().err
+    assert (tmp_path / "out" / "lens.json").read_text() == before
+
+
+def test_depth_too_far_for_the_file_is_written_as_unknown(tmp_path: Path, capsys):
+    root, out = tmp_path / "in", tmp_path / "out"
+    for kind in ("rgb", "depth"):
+        (root / kind).mkdir(parents=True)
+    assert cv2.imwrite(str(root / "rgb" / "a.png"), np.full((40, 50, 3), 90, np.uint8))
+    depth_m = np.full((40, 50), 3.0, np.float32)
+    depth_m[:5] = 65.536
+    np.save(root / "depth" / "a.npy", depth_m)
+    assert defocus_cli.main([str(root), "--lens", LENS, "--out", str(out)]) == 0
+    written_m = RgbdFolder(out)[0].depth_m
+    assert np.isnan(written_m[:5]).all()
+    assert written_m[5:] == pytest.approx(3.0)
+    assert "250 pixels are farther than 65.535 m" in capsys.readouterr().out
+
+
+def test_defocus_does_not_overwrite_its_input(recording: Path, tmp_path: Path, capsys):
+    for name in ("rgb", "depth"):
+        original = (recording / name / "000.png").read_bytes()
+        (tmp_path / f"{name}.png").write_bytes(original)
+    command = [str(tmp_path / "rgb.png"), "--depth", str(tmp_path / "depth.png"), "--lens", LENS]
+    for out in (tmp_path, tmp_path / "rgb.png", tmp_path / "depth.png"):
+        assert defocus_cli.main([*command, "--out", str(out)]) == 2
+        assert "another file than the input" in capsys.readouterr().err
 
 
 def test_defocus_of_one_image_leaves_what_is_in_focus(recording: Path, tmp_path: Path, capsys):
@@ -117,6 +166,25 @@ def test_defocus_explains_what_is_missing(recording: Path, tmp_path: Path, capsy
     wrong = [image, "--depth", str(tmp_path / "small.npy"), *lens, "--out", "x.png"]
     assert defocus_cli.main(wrong) == 2
     assert "one size" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        defocus_cli.main([str(recording), *lens, "--limit", "-1", "--out", "x"])
+    assert "a number of frames" in capsys.readouterr().err
+
+
+def test_a_calibration_blurs_a_smaller_picture_by_less(tmp_path: Path, capsys):
+    measured = LensCalibration(LENS_PRESETS["nyu-8m"], 128, 96)
+    lens = ["--lens", str(write_record(measured, tmp_path / "lens.yaml"))]
+    picture, depth = tmp_path / "a.png", tmp_path / "a.npy"
+    for height, width in ((96, 128), (48, 64), (48, 48)):
+        cv2.imwrite(str(picture), np.full((height, width, 3), 128, np.uint8))
+        np.save(depth, np.ones((height, width)))
+        given = [str(picture), "--depth", str(depth), "--out", str(tmp_path / "b.png")]
+        assert defocus_cli.main([*given, *lens]) == (2 if width == 48 else 0)
+    said = capsys.readouterr()
+    full_px = float(measured.lens.coc_px(1.0))
+    for blur_px in (full_px, full_px / 2):
+        assert f"blur of {blur_px:.1f} px" in said.out
+    assert "images of the shape 128x96, got 48x48" in said.err
 
 
 def test_lenses_by_name_and_by_numbers():
@@ -206,6 +274,58 @@ def test_evaluate_on_natural_pairs_with_the_baseline(checkpoint, tmp_path, capsy
     rms = np.sqrt(np.mean((truth - baseline["depth_m"]) ** 2))
     assert baseline["depth"]["over_pixels"]["rmse"] == pytest.approx(rms, rel=1e-3)
     assert "always answering" in capsys.readouterr().out
+
+
+def write_recipe(folder: Path, checkpoint: Path) -> list[str]:
+    """A recipe with its weights and its test, on NYUv2's layout; the arguments that name it."""
+    root = folder / "nyuv2"
+    for kind in ("rgb", "depth"):
+        (root / kind).mkdir(parents=True)
+    rgb, depth_m = SyntheticScene(3).render(0.0, 480, 640)
+    assert cv2.imwrite(str(root / "rgb/0000.jpg"), rgb[..., ::-1])
+    assert cv2.imwrite(str(root / "depth/0000.png"), (depth_m * 25).astype(np.uint8))
+    (root / "test.txt").write_text("0000")
+    (folder / "runs/r").mkdir(parents=True)
+    (folder / "runs/r/r.pt").write_bytes(checkpoint.read_bytes())
+    recipe = folder / "r.yaml"
+    recipe.write_text(
+        f"name: r\nevaluate: {{data: nyuv2, root: {root}, size: [96, 128], preset: d3net, "
+        "paper: [d3net/8m]}\n"
+    )
+    return ["--config", str(recipe), "--runs", str(folder / "runs"), "--no-edges"]
+
+
+def test_a_recipes_test_is_reported_as_it_was(checkpoint, tmp_path):
+    recipe = write_recipe(tmp_path, checkpoint)
+    target = tmp_path / "report.json"
+    recipe += ["--cache", str(tmp_path / "cache"), "--json", str(target)]
+    assert evaluate_cli.main(recipe) == 0
+    report = json.loads(target.read_text())
+    assert report["test"] == "nyuv2-8m"
+    assert report["network_size"] == report["data"]["size"] == [96, 128]
+    assert (report["data"]["split"], report["data"]["preset"]) == ("test", "d3net")
+    # The frame's white border is no part of the paper's test.
+    assert evaluate_cli.main([*recipe, "--option", "crop=false"]) == 0
+    report = json.loads(target.read_text())
+    assert "test" not in report
+    assert report["data"]["options"] == {"crop": False}
+
+
+def test_no_other_test_is_filed_as_a_recipes(checkpoint, tmp_path, capsys):
+    recipe = write_recipe(tmp_path, checkpoint)
+    for more in (
+        ["--data", "nyuv2"],
+        ["--split", "train"],
+        ["--lens", "nyu-2m"],
+        ["--kernel", "gaussian"],
+        ["--preset", "syndof"],
+        ["--size", "96", "128"],
+        ["--input", "sharp"],
+        ["--aperture", "N8"],
+    ):
+        assert evaluate_cli.main([*recipe, *more]) == 2
+        message = capsys.readouterr().err
+        assert f"expected the test of the recipe alone, got also {more[0]};" in message
 
 
 def test_evaluate_reports_errors_without_a_traceback(checkpoint, tmp_path, capsys, monkeypatch):

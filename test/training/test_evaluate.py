@@ -168,6 +168,32 @@ def test_nyuv2_is_rendered_cropped_clipped_and_cached(tmp_path: Path, monkeypatc
     assert mean_training_depth_m(options) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({}, "disk kernel"),
+        ({"kernel": "gaussian"}, "gaussian kernel, sigma 0.3 of the diameter"),
+        (
+            {"preset": "syndof"},
+            "gaussian kernel, sigma 0.25 of the diameter, sharp below 1 px, "
+            "layers of 0.1 px of blur",
+        ),
+        (
+            {"preset": "d3net"},
+            "disk kernel, layers of 0.0392 m of depth, from 0.5 m before the nearest point",
+        ),
+    ],
+)
+def test_the_report_says_how_images_were_really_rendered(tmp_path: Path, chosen, words):
+    write_nyuv2(tmp_path / "nyuv2", 1)
+    options = DataOptions("nyuv2", str(tmp_path / "nyuv2"), size=(48, 64),
+                          cache=str(tmp_path), options={"crop": False}, **chosen)  # fmt: skip
+    description = open_evaluation_set(options).description
+    assert description["blur"] == f"simulated, {words}, rounded to 8 bits"
+    assert description.get("preset") == chosen.get("preset")
+    assert description["options"] == {"crop": False}
+
+
 def test_wrong_options_are_refused(tmp_path: Path):
     options = DataOptions(data="nyuv2", root=str(tmp_path))
     with pytest.raises(DatasetError, match="expected one of nyuv2"):

@@ -72,7 +72,8 @@ def test_a_failed_download_says_what_to_do(monkeypatch) -> None:
 
 def test_without_torchvision_a_path_is_asked_for(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(ModelLoadError, match=r"expected the package torchvision"):
+    words = r"expected the package torchvision.*network\.imagenet=PATH.*network\.imagenet=$"
+    with pytest.raises(ModelLoadError, match=words):
         load_encoder(build_network("d3net"), "torchvision")
 
 

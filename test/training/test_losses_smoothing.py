@@ -207,7 +207,7 @@ def test_one_scale_of_xian_is_the_thesis_gradient():
 def test_godard_guided_by_the_image_is_the_self_supervised_term():
     rng = np.random.default_rng(3)
     pred, image = rng.uniform(1, 4, (1, 1, 5, 6)), rng.uniform(size=(1, 3, 5, 6))
-    d, total = pred[0, 0] / pred.mean(), 0.0
+    d, total = 1 / pred[0, 0] / (1 / pred).mean(), 0.0  # inverse depth, as in the paper
     for y, x in np.ndindex(5, 6):
         for v, u in ((y, x + 1), (y + 1, x)):
             if v < 5 and u < 6:
@@ -218,6 +218,41 @@ def test_godard_guided_by_the_image_is_the_self_supervised_term():
         torch.tensor(pred), nothing, guide="image", image=torch.tensor(image)
     )
     assert ours.item() == pytest.approx(total / 30)
+
+
+def test_godard_guided_by_the_image_does_not_see_what_is_masked():
+    rng = np.random.default_rng(4)
+    pred, image = rng.uniform(1, 4, (1, 1, 8, 9)), rng.uniform(size=(1, 3, 8, 9))
+    mask = torch.tensor(rng.uniform(size=pred.shape) > 0.3)
+    values = []
+    for _ in range(2):
+        tensor = torch.tensor(pred).requires_grad_()
+        loss = losses.smoothing_godard(
+            tensor, torch.tensor(pred), mask, guide="image", image=torch.tensor(image)
+        )
+        loss.backward()
+        assert not tensor.grad[~mask].any()
+        values.append(loss.item())
+        pred = np.where(mask.numpy(), pred, rng.uniform(1, 4, pred.shape))
+    assert values[0] == pytest.approx(values[1])
+    assert values[0] > 0
+
+
+@pytest.mark.parametrize("term", ["hu", "xian"])
+def test_default_weight_leaves_the_lead_to_l1(term: str):
+    """At 1, these terms pull harder than L1 does, and networks answer one depth everywhere."""
+    pred, true = (torch.tensor(x)[:, None] for x in scenes()["perfect"])
+    near = pred + 1e-3 * torch.rand(pred.shape, generator=torch.Generator().manual_seed(0))
+    near.requires_grad_()
+    pulls = []
+    for loss in (losses.SMOOTHING[term].term(near, true), losses.l1_depth(near, true)):
+        (gradient,) = torch.autograd.grad(loss, near)
+        pulls.append(gradient.abs().sum().item())
+    assert losses.SMOOTHING[term].weight * pulls[0] < 0.1 * pulls[1] < 0.1 * pulls[0]
+
+
+def test_weight_of_xian_is_the_thesis_mu():
+    assert losses.SMOOTHING["xian"].weight == 1e-3  # eq 3.3
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ddfd_training.cli import main as train_main
+from ddfd_training.config import load_config
 from ddfd_training.evaluate_cli import main as evaluate_main
 from ddfd_trt.cli import export_main
 
@@ -62,6 +63,27 @@ def evaluate(folder: Path, root: Path, model: Path, *more: str) -> dict:
     arguments += ["--limit", "1", "--threads", "1", "--cache", str(root / "cache")]
     assert evaluate_main([*arguments, "--json", str(report), *more]) == 0
     return json.loads(report.read_text(encoding="utf-8"))
+
+
+CONFIGS = Path(__file__).parents[2] / "training/configs"
+
+
+def test_the_papers_recipes_train_on_the_whole_split():
+    for name in ("deddnet", "2hded-selfsup"):
+        assert load_config(CONFIGS / f"{name}.yaml").data.held_out == 0
+
+
+def test_the_self_supervised_network_is_trained_as_the_supervised_one():
+    own, other = (load_config(CONFIGS / f"2hded-{name}.yaml") for name in ("selfsup", "thesis"))
+    assert own.optimizer == other.optimizer
+    assert own.network.imagenet == other.network.imagenet
+    assert (own.steps, own.data.batch_size) == (other.steps, other.data.batch_size)
+    assert (own.data.crop_px, own.data.held_out) == (other.data.crop_px, other.data.held_out)
+
+
+def test_a_papers_recipe_starts_at_random_when_imagenet_is_left_empty():
+    config = load_config(CONFIGS / "d3net-8m.yaml", ["network.imagenet=", "loss.options.vgg="])
+    assert config.network.imagenet == config.loss.options["vgg"] == ""
 
 
 def test_both_are_trained_exported_and_evaluated(root, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_training.datasets import open_dataset
+from ddfd_training.datasets import RgbdFolder, open_dataset
 from ddfd_training.prepare_align import align, scaling
 from ddfd_training.prepare_cli import main
 from ddfd_training.prepare_crop import Box, common, cut, largest_box
@@ -219,6 +219,99 @@ def test_errors_of_use_exit_with_2(tmp_path: Path, capsys):
     write(tmp_path / "sharp" / "a.png", np.zeros((40, 50, 3), np.uint8))
     assert main(arguments(tmp_path, tmp_path / "out")) == 2
     assert "both photographs of one size" in capsys.readouterr().err
+
+
+def photographs(root: Path, name: str, seed: int = 0) -> np.ndarray:
+    """A view's two photographs, which lie over each other already; returns the sharp one."""
+    image = scene(seed)[0][:200, :240]
+    write(root / "defocused" / f"{name}.png", cv2.GaussianBlur(image, (0, 0), 1.5))
+    write(root / "sharp" / f"{name}.png", image)
+    return image
+
+
+def pair_arguments(root: Path, out: Path, *more: str) -> list[str]:
+    kinds = ("defocused", "sharp")
+    return [a for kind in kinds for a in (f"--{kind}", str(root / kind))] + [
+        "--out", str(out), *more
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["rgb", "rgb/wide", "."])
+def test_originals_in_the_folders_that_are_written_are_kept(tmp_path: Path, source: str, capsys):
+    photographs(tmp_path, "a")
+    (tmp_path / "out" / source).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "defocused").replace(tmp_path / "out" / source)
+    original = (tmp_path / "out" / source / "a.png").read_bytes()
+    command = ["--defocused", str(tmp_path / "out" / source), "--sharp", str(tmp_path / "sharp"),
+               "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main(command) == 2
+    assert "folder of its own" in capsys.readouterr().err
+    assert (tmp_path / "out" / source / "a.png").read_bytes() == original
+
+
+def test_frames_of_another_run_are_not_mixed_in(tmp_path: Path, capsys):
+    photographs(tmp_path, "good", 8)
+    photographs(tmp_path, "bad", 9)
+    write(tmp_path / "sharp" / "bad.png", scene(10)[0][:200, :240])
+    out = tmp_path / "out"
+    for _ in range(2):  # the same command again is no other run
+        assert main(pair_arguments(tmp_path, out, "--keep-bad")) == 0
+    assert not RgbdFolder(out).registered  # not all are
+    capsys.readouterr()
+    assert main(pair_arguments(tmp_path, out)) == 2
+    assert "bad.png; give another folder" in capsys.readouterr().err
+    assert main(pair_arguments(tmp_path, tmp_path / "new")) == 0
+    assert RgbdFolder(tmp_path / "new").registered
+
+
+def test_a_recording_of_the_same_names_is_not_overwritten(tmp_path: Path, capsys):
+    photographs(tmp_path, "a")
+    write(tmp_path / "other" / "rgb" / "a.png", np.zeros((4, 4, 3), np.uint8))
+    assert main(pair_arguments(tmp_path, tmp_path / "other")) == 2
+    assert "a new folder" in capsys.readouterr().err
+    assert cv2.imread(str(tmp_path / "other" / "rgb" / "a.png")).shape == (4, 4, 3)
+
+
+def test_depth_too_far_for_the_file_is_unknown(tmp_path: Path, capsys):
+    image = photographs(tmp_path, "a")
+    depth_m = np.full(image.shape[:2], 2.0, np.float32)
+    depth_m[:, 120:] = 80.0
+    (tmp_path / "depth").mkdir()
+    np.save(tmp_path / "depth" / "a.npy", depth_m)
+    command = pair_arguments(tmp_path, tmp_path / "out", "--depth", str(tmp_path / "depth"))
+    assert main(command) == 0
+    written_m = open_dataset("folder", tmp_path / "out")[0].depth_m
+    assert np.nanmax(written_m) == pytest.approx(2.0)
+    count = np.isnan(written_m).sum()
+    assert count > 1000
+    assert f"{count} pixels are farther" in " ".join(capsys.readouterr().out.split())
+
+
+def test_depth_of_another_shape_is_not_stretched_over_the_photograph(tmp_path: Path, capsys):
+    photographs(tmp_path, "a")
+    (tmp_path / "depth").mkdir()
+    np.save(tmp_path / "depth" / "a.npy", np.full((120, 120), 2.0, np.float32))
+    command = pair_arguments(tmp_path, tmp_path / "out", "--depth", str(tmp_path / "depth"))
+    assert main(command) == 2
+    assert "depth of the photograph's shape, or --color" in capsys.readouterr().err
+
+
+def test_a_lens_focused_at_infinity_is_read_back(tmp_path: Path):
+    photographs(tmp_path, "a")
+    out = tmp_path / "out"
+    assert main(pair_arguments(tmp_path, out, "--lens", "0.05,2,inf,1e-5")) == 0
+    lens = RgbdFolder(out).lens
+    assert lens is not None
+    assert lens.focus_distance_m == math.inf
+
+
+def test_sizes_that_leave_no_pixel_are_refused(tmp_path: Path, capsys):
+    photographs(tmp_path, "a")
+    with pytest.raises(SystemExit):
+        main(pair_arguments(tmp_path, tmp_path / "out", "--max-side", "0"))
+    assert "at least 32 pixels" in capsys.readouterr().err
+    assert main(pair_arguments(tmp_path, tmp_path / "out", "--size", "4000x1")) == 2
+    assert "4000x1; give one closer" in capsys.readouterr().err
 
 
 def test_pairing_by_name_time_and_order(tmp_path: Path):

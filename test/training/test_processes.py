@@ -137,7 +137,7 @@ def test_a_recipe_ends_in_a_row_beside_the_papers(
     assert table.index("0.706") < table.index("tiny")
     (row,) = our_rows([tmp_path])
     assert row.test == "nyuv2-sharp"
-    assert row.how == f"{4 * STEPS} crops of 64 px; 1 test images"
+    assert row.how == f"{4 * STEPS} crops of 64 px; 1 test images, seen at 96x128 px"
     content = json.loads(report.read_text(encoding="utf-8"))
     assert row.values["rmse"] == content["result"]["depth"]["mean_over_images"]["rmse"]
 

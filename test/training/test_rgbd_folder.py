@@ -126,6 +126,16 @@ def test_a_broken_array_is_refused(tmp_path: Path):
         RgbdFolder(tmp_path)[0]
 
 
+def test_a_file_replaced_in_place_is_another_set(tmp_path: Path):
+    write_image(tmp_path / "rgb" / "a.png")
+    write_depth(tmp_path / "depth" / "a.npy", np.full((6, 9), 1.0))
+    before = RgbdFolder(tmp_path).key
+    assert RgbdFolder(tmp_path).key == before
+    write_depth(tmp_path / "depth" / "a.npy", np.full((6, 9), 2.0))
+    os.utime(tmp_path / "depth" / "a.npy", ns=(1, 1))  # clocks are coarse
+    assert RgbdFolder(tmp_path).key != before
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no recording at {DATA}")
 def test_reads_a_kinect_recording():

@@ -10,11 +10,15 @@ import torch
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.model import build_network
-from ddfd_ros.model.blur_space import evidence_of, metres_from_evidence
+from ddfd_ros.model.blur_space import evidence_of, lens_vector, metres_from_evidence
+from ddfd_ros.model.checkpoint import load_checkpoint
+from ddfd_training import cli
 from ddfd_training.any_lens import ManyLensSet
+from ddfd_training.config import DataConfig, NetworkConfig, SourceConfig, TrainConfig
 from ddfd_training.image_set import hold_out
 from ddfd_training.metrics_sigma import interval_coverage
 from ddfd_training.sigma_fit import fit_sigma, quantile_line
+from ddfd_training.trainer import DefocusData
 
 SMALL = {"heads": "depth", "widths": [8, 8, 16, 16, 16], "lens_input": True}
 
@@ -129,3 +133,44 @@ def test_held_out_scenes_are_not_trained_on_through_another_lens():
     assert (len(taken.frames), len(kept.frames)) == (12, 18)
     assert not {kept.scene_of(f) for f in kept.frames} & {taken.scene_of(f) for f in taken.frames}
     assert sorted(kept.frames + taken.frames) == list(range(30))
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    """A recipe of two steps, to be fitted at the end; its pictures do not name their lens."""
+    rooms = SourceConfig("synthetic", "", count=4, size=(48, 64))
+    return TrainConfig(
+        name="fitted",
+        network=NetworkConfig(options=SMALL),
+        data=DataConfig((rooms,), str(tmp_path / "cache"), 32, batch_size=2, held_out=1),
+        steps=2,
+        save_every=2,
+        validate_every=2,
+        precision="32-true",
+        threads=1,
+        fit_sigma=True,
+    )
+
+
+def test_pictures_that_name_no_lens_are_fitted_with_the_recipes(fitted, tmp_path):
+    path = cli.train(fitted, tmp_path, {"accelerator": "cpu", "devices": 1})
+    assert load_checkpoint(path)[0].sigma_correction.abs().max() > 0
+    data = DefocusData(fitted)
+    data.setup()
+    told = data.held_out()[0]["lens"]
+    assert told.tolist() == pytest.approx(list(lens_vector(fitted.lens)))
+
+
+def test_a_training_is_kept_where_its_fit_fails(fitted, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ValueError("no fit")
+
+    monkeypatch.setattr(cli, "fit_sigma", fails)
+    with pytest.raises(ValueError, match="no fit"):
+        cli.train(fitted, tmp_path, {"accelerator": "cpu", "devices": 1})
+    contract = load_checkpoint(tmp_path / "fitted/fitted.pt")[1]
+    assert contract.training["steps"] == 2
+    # The same command again only fits.
+    monkeypatch.setattr(cli, "fit_sigma", fit_sigma)
+    path = cli.train(fitted, tmp_path, {"accelerator": "cpu", "devices": 1})
+    assert load_checkpoint(path)[0].sigma_correction.abs().max() > 0

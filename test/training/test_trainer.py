@@ -149,8 +149,11 @@ def test_starts_from_other_weights(config: TrainConfig, tmp_path: Path) -> None:
         torch.testing.assert_close(parameters[name], value)
 
 
-def test_command_line_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_reports_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wrong dataset folder is one line and exit code 2."""
+    monkeypatch.delenv("DDFD_DATA", raising=False)
     recipe = tmp_path / "r.yaml"
     recipe.write_text("data: {sources: [{root: /nonexistent}]}", encoding="utf-8")
     code = main(["--config", str(recipe), "--out", str(tmp_path), "--accelerator", "cpu"])
@@ -191,6 +194,33 @@ def test_crop_depends_on_seed_and_number_alone() -> None:
     c = CropDataset([_images()], config, seed=2, start=0, length=10)[7]
     torch.testing.assert_close(a["image"], b["image"])
     assert not torch.equal(a["image"], c["image"])
+
+
+def test_near_and_far_things_are_cut_as_often_as_others() -> None:
+    """Of twenty images one is near and one far, and yet each shows a sixth of the crops."""
+    depths = np.full(40, 3.0)
+    depths[[4, 25]], depths[[11, 33]] = 0.6, 9.0
+    images = _images(40)
+    images = dataclasses.replace(
+        images, depth_m=np.broadcast_to(depths[:, None, None], images.depth_m.shape).astype("f4")
+    )
+    shares = {}
+    for candidates in (1, 40):
+        config = DataConfig(crop_px=32, near_and_far=candidates)
+        crops = CropDataset([images], config, 1, 0, 300, depth_range_m=(0.5, 10.0))
+        found = np.array([float(crops[i]["depth_m"].mean()) for i in range(300)])
+        shares[candidates] = (np.mean(found < 1), np.mean(found > 8))
+        assert len({crops[i]["image"].sum().item() for i in range(20)}) > 10  # windows differ
+    assert max(shares[1]) < 0.1
+    assert min(shares[40]) > 0.15
+
+
+def test_unknown_depth_is_never_the_nearest() -> None:
+    images = _images(2)
+    depth_m = np.stack([np.full((70, 80), np.nan), np.full((70, 80), 0.6)]).astype("f4")
+    config = DataConfig(crop_px=32, near_and_far=12)
+    crops = CropDataset([dataclasses.replace(images, depth_m=depth_m)], config, 1, 0, 40)
+    assert sum(bool(crops[i]["depth_m"].isfinite().all()) for i in range(40)) >= 39
 
 
 def test_noise_is_added_to_the_input_alone() -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from ddfd_training.claims_check import (
-    DELTA,
+    KLD,
     MISSING,
-    REL,
+    PSNR,
     RMSE,
     Finding,
     Results,
     compare,
     pick,
 )
-from ddfd_training.claims_tables import gain_text, two_sides
+from ddfd_training.claims_tables import (
+    DEPTH_HEAD,
+    constant_rows,
+    depth_cells,
+    gain_text,
+    judge,
+    two_sides,
+)
 
-KLD = "depth.edge_kld"
-PSNR = "all_in_focus.output.psnr"
 SMOOTHINGS = ("none", "hu", "eigen", "ummenhofer", "xian", "godard")
 
 
@@ -48,36 +53,36 @@ def two_heads(results: Results) -> list[Finding]:
         )
     head = ("network", "trainings", "PSNR of the input [dB]", "PSNR [dB]", "SSIM")
     text = f"PSNR of the all-in-focus image {gain_text(found, 'dB')}."
-    return [depth, Finding(title, source, found.verdict, text, head, tuple(rows))]
+    return [depth, Finding(title, source, found.verdict, text, head, tuple(rows), found.basis)]
 
 
 def smoothing(results: Results) -> list[Finding]:
     """Thesis table 2.1: L1-gradient smoothing is best, and by far by the edge measure."""
     source = "Nazir's thesis, table 2.1 (rms .559 m and KLD 7101 of Xian, .619 m and 9009 of none)"
-    rows = []
-    for name in SMOOTHINGS:
-        found = results.of(f"smoothing-{name}")
-        if found:
-            cells = [float(np.mean([pick(r, p) for r in found])) for p in (RMSE, REL, DELTA, KLD)]
-            rows.append(
-                (name, str(len(found)), f"{cells[0]:.3f}", f"{cells[1]:.3f}", f"{cells[2]:.1%}",
-                 f"{cells[3]:.3f}")
-            )  # fmt: skip
-    head = ("smoothing", "trainings", "rms [m]", "rel", "delta < 1.25", "edge divergence")
+    arms = {f"smoothing-{name}": name for name in SMOOTHINGS}
+    rows = [
+        (name, str(len(found)), *depth_cells(found, KLD))
+        for arm, name in arms.items()
+        if (found := results.of(arm))
+    ]
+    rows += constant_rows(results, list(arms), KLD)
+    head = ("smoothing", *DEPTH_HEAD[1:-1], "edge divergence", DEPTH_HEAD[-1])
+    sides = ("smoothing-xian", "smoothing-none")
     findings = []
     for title, path in (
         ("L1-gradient smoothing (Xian) gives better depth than none", RMSE),
         ("L1-gradient smoothing (Xian) gives better edges (divergence) than none", KLD),
     ):
-        gain = compare(results, "smoothing-xian", "smoothing-none", path)
+        gain = compare(results, *sides, path)
         if gain is None:
             findings.append(Finding(title, source, MISSING, "No result files of both sides."))
             continue
         unit = "m" if path == RMSE else "bit"
         text = "Trained and tested on defocused images (focus 8 m); the thesis on sharp ones. "
         text += f"{'Rms error' if path == RMSE else 'Edge divergence'} {gain_text(gain, unit)}."
-        table = (head, tuple(rows)) if path == RMSE else ((), ())
-        findings.append(Finding(title, source, gain.verdict, text, *table))
+        table = tuple(rows) if path == RMSE else ()
+        verdict, basis = judge(results, gain, sides, path)
+        findings.append(Finding(title, source, verdict, text, head, table, basis))
     return findings
 
 

@@ -1,8 +1,9 @@
 """The papers' claims, each put to the result files: what must be true, and whether it is.
 
 A difference between two sides is looked at in two ways: whether every pair of trainings with the
-same seed agrees on its sign, and by how much it exceeds the spread between seeds. Each test image
-counts once in a paired bootstrap over images, which says how far the test set decides it.
+same seed agrees on its sign, and whether the test images do: each counts once in a paired
+bootstrap over images, where the result files hold the measure image by image. A side that does not
+beat always answering the training's mean depth has shown nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ddfd_training.metrics import growth as depth_growth
 
 Result = dict[str, Any]
 HOLDS, FAILS, OPEN, MISSING = "holds", "fails", "undecided", "not run"
+CONSTANT = "constant"
+"""Arm of the result that always answers the mean depth."""
 BOOTSTRAPS = 2000
 
 
@@ -31,7 +34,7 @@ class Difference:
         better: Mean of the side that should win, over seeds.
         worse: Mean of the side that should lose.
         by_seed: The gain (positive: the claim's way) for each pair of seeds.
-        low: 2.5th percentile of the gain, images drawn anew; NaN where there are no images.
+        low: 2.5th percentile of the gain, images drawn anew; NaN: no interval is known.
         high: 97.5th percentile.
     """
 
@@ -42,16 +45,30 @@ class Difference:
     high: float = math.nan
 
     @property
+    def has_interval(self) -> bool:
+        """Whether the test images have a say."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
     def verdict(self) -> str:
-        """``holds`` or ``fails`` where all seeds and the test images agree, else ``undecided``."""
-        images_agree = math.isnan(self.low) or self.low > 0 or self.high < 0
-        if not images_agree:
+        """``holds`` or ``fails`` where all seeds and the interval agree, else ``undecided``.
+
+        Without an interval at least two seeds must agree: one number has no spread.
+        """
+        gains = self.by_seed
+        if self.has_interval:
+            gains = (*gains, self.low, self.high)
+        elif len(gains) < 2:
             return OPEN
-        if min(self.by_seed) > 0:
-            return OPEN if self.high < 0 else HOLDS
-        if max(self.by_seed) < 0:
-            return OPEN if self.low > 0 else FAILS
-        return OPEN
+        if all(gain > 0 for gain in gains):
+            return HOLDS
+        return FAILS if all(gain < 0 for gain in gains) else OPEN
+
+    @property
+    def basis(self) -> str:
+        """What the verdict is judged by."""
+        trainings = "one training a side" if len(self.by_seed) == 1 else "seeds"
+        return f"{trainings} and images" if self.has_interval else f"{trainings}, no interval"
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,7 @@ class Finding:
         text: What was compared, with the figures that decide.
         head: Head of the table.
         rows: Its cells.
+        basis: What the verdict is judged by.
     """
 
     title: str
@@ -73,6 +91,7 @@ class Finding:
     text: str
     head: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = field(default=())
+    basis: str = "-"
 
 
 class Results:
@@ -112,6 +131,8 @@ def pick(result: Result, path: str) -> float:
 RMSE = "depth.mean_over_images.rmse"
 REL = "depth.mean_over_images.abs_rel"
 DELTA = "depth.mean_over_images.delta1"
+KLD = "depth.edge_kld"
+PSNR = "all_in_focus.output.psnr"
 
 
 def compare(
@@ -123,27 +144,60 @@ def compare(
         results: All results.
         better: Arm that should win.
         worse: Arm that should lose.
-        path: The measure.
+        path: The measure. By the last part of its name, each image has its own.
         sign: -1 where less is better, +1 where more is.
     """
     seeds = results.seeds(better, worse)
     if not seeds:
         return None
     first, second = ([r for r in results.of(arm) if r["seed"] in seeds] for arm in (better, worse))
-    ours = [pick(r, path) for r in first]
-    theirs = [pick(r, path) for r in second]
+    return _difference(first, second, path, sign)
+
+
+def against_constant(results: Results, arm: str, path: str = RMSE) -> Difference | None:
+    """What an arm gains over always answering the mean depth, of a measure that should be small.
+
+    ``None`` where one of them was not measured.
+    """
+    found, mean = results.of(arm), constant_on(results, arm)
+    if mean is None or math.isnan(pick(mean, path)):
+        return None
+    return _difference(found, [mean] * len(found), path, -1)
+
+
+def constant_on(results: Results, arm: str) -> Result | None:
+    """The result of always answering the mean depth on the arm's (first) test, if there is one."""
+    found, mean = results.of(arm), results.of(CONSTANT)
+    name = next(iter(found[0]["tests"])) if found else ""
+    if not mean or name not in mean[0]["tests"]:
+        return None
+    return {**mean[0], "tests": {name: mean[0]["tests"][name]}}
+
+
+def _difference(
+    first: Sequence[Result], second: Sequence[Result], path: str, sign: int
+) -> Difference:
+    """The gain of each result over its partner, and its interval over images where they say."""
+    ours = [pick(result, path) for result in first]
+    theirs = [pick(result, path) for result in second]
     gains = tuple(sign * (a - b) for a, b in zip(ours, theirs, strict=True))
     low, high = math.nan, math.nan
-    if path == RMSE:
-        images = [_by_frame(second), _by_frame(first)]
-        if images[0].size == images[1].size:
-            low, high = bootstrap(images[0] - images[1])
+    images = [_by_image(side, path.rpartition(".")[2]) for side in (first, second)]
+    if images[0].size == images[1].size:
+        each = sign * (images[0] - images[1])
+        each = each[np.isfinite(each)]  # the PSNR of equal images is infinite
+        if each.size:
+            low, high = bootstrap(each)
     return Difference(float(np.mean(ours)), float(np.mean(theirs)), gains, low, high)
 
 
-def _by_frame(results: Sequence[Result]) -> np.ndarray:
-    """Rms error of each test image, mean over seeds."""
-    return np.mean([[row["rmse"] for row in test_of(r)["by_image"]] for r in results], axis=0)
+def _by_image(results: Sequence[Result], key: str) -> np.ndarray:
+    """A measure of each test image, mean over seeds; empty where a file does not hold it."""
+    files = [test_of(result).get("by_image", []) for result in results]
+    if len({len(rows) for rows in files}) != 1 or any(key not in row for row in sum(files, [])):
+        return np.empty(0)
+    values = [[row[key] for row in rows] for rows in files]
+    return np.array(values, dtype=np.float64).mean(axis=0)  # null becomes NaN
 
 
 def bootstrap(gains: np.ndarray) -> tuple[float, float]:

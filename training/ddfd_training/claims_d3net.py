@@ -15,7 +15,7 @@ from ddfd_training.claims_check import (
     growth,
     test_of,
 )
-from ddfd_training.claims_tables import DEPTH_HEAD, depth_rows, gain_text, two_sides
+from ddfd_training.claims_tables import DEPTH_HEAD, depth_rows, gain_text, judge, two_sides
 
 GROWTH_RANGE_M = (1.0, 7.0)
 
@@ -81,7 +81,8 @@ def network_beats_classical(results: Results) -> Finding:
     rows = depth_rows(
         results, {"focus-8m": "network, all test frames", "zhuo-sim": "Zhuo and Sim"}
     )
-    return Finding(title, source, found.verdict, text, DEPTH_HEAD, rows)
+    verdict, basis = judge(results, found, ("focus-8m", "zhuo-sim"))
+    return Finding(title, source, verdict, text, DEPTH_HEAD, rows, basis)
 
 
 def _mean_std(results: Results, arm: str) -> list[np.ndarray]:
@@ -123,6 +124,7 @@ def defocus_lowers_uncertainty(results: Results) -> Finding:
         text,
         ("images, deviation", "68 %", "95 %", "ENCE", "AUSE", "AURG", "fraction", "mean [m]"),
         tuple(_trust_rows(results)),
+        found.basis,
     )
 
 
@@ -168,7 +170,7 @@ def error_grows_quadratically(results: Results) -> Finding:
         for arm, fit in fits.items()
     )
     head = ("images", "exponent", "R2 of a + b d^2", "R2 of a + b d")
-    return Finding(title, source, verdict, text, head, rows)
+    return Finding(title, source, verdict, text, head, rows, "thresholds, no interval")
 
 
 def wide_aperture_beats_narrow(results: Results) -> Finding:

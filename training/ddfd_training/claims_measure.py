@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ddfd_training.claims_plan import BaselineConfig, ProbeConfig, at
-from ddfd_training.evaluate import Evaluation, Model
+from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_training.claims_plan import BaselineConfig, Plan, ProbeConfig, at
+from ddfd_training.config import SourceConfig
+from ddfd_training.evaluate import ConstantDepth, Evaluation, Model
 from ddfd_training.evaluate_items import Item
-from ddfd_training.metrics import depth_metrics
+from ddfd_training.metrics import depth_metrics, edge_kld, image_metrics
 from ddfd_training.network_model import to_batch
 from ddfd_training.sources import open_source
 from ddfd_training.uncertainty import SAMPLES, Calibration, monte_carlo
@@ -55,22 +58,36 @@ def _overlap(view: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def measure(model: Model, items: Sequence[Item], *, edges: bool) -> dict[str, Any]:
-    """Every measure of :mod:`ddfd_training.evaluate`, and depth errors image by image."""
+    """Every measure of :mod:`ddfd_training.evaluate`, and the errors image by image."""
     evaluation = Evaluation(edges=edges)
     rows: list[dict[str, float | str]] = []
     for item in items:
         start = time.perf_counter()
         answer = model.infer(item.image_rgb)
         evaluation.add(item, answer, (time.perf_counter() - start) * 1e3)
-        if "depth_m" in answer:
-            errors = depth_metrics(answer["depth_m"], item.depth_m)
-            rows.append({"frame": item.name, **{key: errors[key] for key in ROW_KEYS}})
+        rows.append({"frame": item.name, **image_errors(item, answer, edges=edges)})
     result = evaluation.result()
     result["by_image"] = rows
     return result
 
 
-ROW_KEYS = ("rmse", "abs_rel", "delta1")
+DEPTH_KEYS = ("rmse", "abs_rel", "delta1")
+IMAGE_KEYS = ("psnr", "ssim")
+
+
+def image_errors(item: Item, answer: dict[str, np.ndarray], *, edges: bool) -> dict[str, float]:
+    """One image's errors, from which intervals over images are drawn: m, shares, bit, dB."""
+    row: dict[str, float] = {}
+    if "depth_m" in answer:
+        errors = depth_metrics(answer["depth_m"], item.depth_m)
+        row |= {key: errors[key] for key in DEPTH_KEYS}
+        if edges and np.isfinite(item.depth_m).any():
+            row["edge_kld"] = edge_kld(answer["depth_m"], item.depth_m)
+    if "sharp_rgb" in answer and item.sharp_rgb is not None:
+        inside = (answer["sharp_rgb"][item.box], item.sharp_rgb[item.box])
+        quality = image_metrics(*inside, data_range=255.0)
+        row |= {key: quality[key] for key in IMAGE_KEYS}
+    return row
 
 
 def measure_uncertainty(
@@ -121,3 +138,38 @@ def measure_baseline(
         "ratio": found.ratio, "rest_px": found.rest_px, "edge_pixels": int(sum(map(len, blur)))
     }  # fmt: skip
     return result
+
+
+def measure_constant(plan: Plan, data_root: Path, cache: str) -> dict[str, Any]:
+    """Always answering the mean training depth, on each test of the plan's ``constant``."""
+    means: dict[str, float] = {}
+    tests = {}
+    for name, source in plan.constant.items():
+        probe, frames = plan.tests[name], repr(source)
+        if frames not in means:
+            means[frames] = mean_depth_m(at(source, data_root), probe.lens, cache)
+        edges = any(arm.edges and name in arm.tests for arm in plan.arms.values())
+        items = open_items(probe, data_root, cache)
+        found = measure(ConstantDepth(means[frames]), items, edges=edges)
+        tests[name] = {"depth_m": means[frames], **found}
+    return tests
+
+
+def mean_depth_m(source: SourceConfig, lens: LensConfig, cache: str) -> float:
+    """Mean of the source's known depths, clipped as the tests' truth is, in metres.
+
+    Raises:
+        DatasetError: None of its depths is known.
+    """
+    images = open_source(source, lens, cache)
+    total, count = 0.0, 0
+    for frame in images.frames:
+        depth_m = images.item(frame)["depth_m"]
+        known_m = np.clip(depth_m[np.isfinite(depth_m)], *DEPTH_CLIP_M)
+        total += float(known_m.sum(dtype=np.float64))
+        count += known_m.size
+    if not count:
+        raise DatasetError(
+            f"constant: expected known depths in {source.root}, got none; name a source with depth"
+        )
+    return total / count

@@ -68,6 +68,8 @@ class Plan:
         tests: By name.
         arms: By name.
         baseline: The classical method, if it is to be asked.
+        constant: By test, the frames whose mean depth is always answered there; a network that
+            does not beat that has shown nothing.
     """
 
     base: Mapping[str, Any]
@@ -75,6 +77,7 @@ class Plan:
     tests: Mapping[str, ProbeConfig]
     arms: Mapping[str, ArmConfig]
     baseline: BaselineConfig | None
+    constant: Mapping[str, SourceConfig] = field(default_factory=dict)
 
     def recipe(self, arm: str, seed: int, data_root: Path, steps_factor: float) -> TrainConfig:
         """The training of one arm with one seed."""
@@ -94,7 +97,7 @@ def load_plan(path: str | Path) -> Plan:
     """Read the plan.
 
     Raises:
-        ValueError: An unknown key, a wrong value, or an arm with a test that does not exist.
+        ValueError: An unknown key, a wrong value, or a test named that does not exist.
         FileNotFoundError: There is no such file.
     """
     values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -112,15 +115,18 @@ def load_plan(path: str | Path) -> Plan:
             if "baseline" in values
             else None
         ),
+        "constant": {
+            name: build_record(SourceConfig, item, f"constant.{name}")
+            for name, item in values.pop("constant", {}).items()
+        },
         "seeds": build_record(tuple[int, ...], values.pop("seeds"), "seeds"),
         "base": values.pop("base"),
     }
     if values:
         raise ValueError(f"{path}: unknown settings {', '.join(values)}")
     plan = Plan(**records)
-    for name, arm in plan.arms.items():
-        if unknown := [test for test in arm.tests if test not in plan.tests]:
-            raise ValueError(
-                f"arms.{name}.tests: expected of {', '.join(plan.tests)}, got {unknown[0]}"
-            )
+    named = {f"arms.{name}.tests": arm.tests for name, arm in plan.arms.items()}
+    for where, tests in {**named, "constant": plan.constant}.items():
+        if unknown := [test for test in tests if test not in plan.tests]:
+            raise ValueError(f"{where}: expected of {', '.join(plan.tests)}, got {unknown[0]}")
     return plan

@@ -25,9 +25,11 @@ from rich.console import Console
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.model.checkpoint import count_parameters, load_checkpoint
+from ddfd_training.claims_check import CONSTANT
 from ddfd_training.claims_measure import (
     measure,
     measure_baseline,
+    measure_constant,
     measure_uncertainty,
     open_items,
 )
@@ -36,6 +38,7 @@ from ddfd_training.cli import train
 from ddfd_training.network_model import NetworkModel
 
 BASELINE = "zhuo-sim"
+UNTRAINED = (BASELINE, CONSTANT)
 DEFAULT_PLAN = "training/claims.yaml"
 DEFAULT_RESULTS = "benchmarks/results/claims"
 
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         jobs = [
             (arm, seed)
             for arm, seed in all_jobs(plan)
-            if fnmatch(arm, arguments.only) and (arm == BASELINE or arguments.seed in (0, seed))
+            if fnmatch(arm, arguments.only) and (arm in UNTRAINED or arguments.seed in (0, seed))
         ]
         for number, (arm, seed) in enumerate(jobs, 1):
             target = Path(arguments.results) / f"{job_name(arm, seed)}.json"
@@ -93,22 +96,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def all_jobs(plan: Plan) -> list[tuple[str, int]]:
-    """Arms with their seeds, seed by seed; the baseline after the first turn."""
+    """Arms with their seeds, seed by seed; what is not trained comes after the first turn."""
     turns = [
         [(name, seed) for name, arm in plan.arms.items() if not arm.seeds or turn < arm.seeds]
         for turn, seed in enumerate(plan.seeds)
     ]
-    baseline = [(BASELINE, 0)] if plan.baseline is not None else []
-    return [*turns[0], *baseline, *(job for turn in turns[1:] for job in turn)]
+    untrained = {BASELINE: plan.baseline is not None, CONSTANT: bool(plan.constant)}
+    once = [(name, 0) for name, wanted in untrained.items() if wanted]
+    return [*turns[0], *once, *(job for turn in turns[1:] for job in turn)]
 
 
 def job_name(arm: str, seed: int) -> str:
     """Name of the result file."""
-    return arm if arm == BASELINE else f"{arm}-seed{seed}"
+    return arm if arm in UNTRAINED else f"{arm}-seed{seed}"
 
 
 def run_job(plan: Plan, arm: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train and test one arm with one seed, or test the baseline."""
+    """Train and test one arm with one seed, or test what is not trained."""
     start = time.perf_counter()
     data_root = Path(arguments.data)
     head = {"arm": arm, "seed": seed, "machine": machine_info()}
@@ -117,6 +121,10 @@ def run_job(plan: Plan, arm: str, seed: int, arguments: argparse.Namespace) -> d
         name = plan.baseline.test
         found = measure_baseline(plan.baseline, plan.tests[name], data_root, arguments.cache)
         return {**head, "tests": {name: found}, "seconds": time.perf_counter() - start}
+    if arm == CONSTANT:
+        tests = measure_constant(plan, data_root, arguments.cache)
+        head["network"] = "always the mean training depth"
+        return {**head, "tests": tests, "seconds": time.perf_counter() - start}
     config = plan.recipe(arm, seed, data_root, arguments.steps_factor)
     weights = train(
         config, Path(arguments.runs), {"accelerator": arguments.accelerator, "devices": 1}
@@ -125,7 +133,7 @@ def run_job(plan: Plan, arm: str, seed: int, arguments: argparse.Namespace) -> d
     trained_s = time.perf_counter() - start
     network, _ = load_checkpoint(weights)
     wanted = plan.arms[arm]
-    tests: dict[str, Any] = {}
+    tests = {}
     for name in wanted.tests:
         items = open_items(plan.tests[name], data_root, arguments.cache)
         tests[name] = measure(NetworkModel(network), items, edges=wanted.edges)

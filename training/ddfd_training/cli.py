@@ -20,9 +20,10 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
 from ddfd_ros.core.types import HEADS
 from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from ddfd_training.config import TrainConfig, load_stages
+from ddfd_training.config import TrainConfig, at_data_root, load_stages
 from ddfd_training.deblurring import load_guide
 from ddfd_training.imagenet import load_encoder
+from ddfd_training.run_recipe import check_recipe
 from ddfd_training.sigma_fit import fit_sigma
 from ddfd_training.trainer import DefocusData, DepthFromDefocus, network_options
 
@@ -34,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
     try:
+        stages = load_stages(arguments.config, arguments.overrides)
         path = train_stages(
-            load_stages(arguments.config, arguments.overrides),
+            [at_data_root(config, arguments.data_root) for config in stages],
             Path(arguments.out),
             _lightning_options(arguments),
             arguments.steps_now,
@@ -50,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ddfd-train", description=__doc__)
     parser.add_argument("--config", required=True, help="recipe (YAML), see training/configs")
+    parser.add_argument(
+        "--data-root",
+        default="",
+        metavar="FOLDER",
+        help="folder that holds the data sets by their names (nyuv2, dfd_dslr, ...), in place of "
+        "the recipe's roots; default: those roots, or $DDFD_DATA for what is not there",
+    )
     parser.add_argument("--out", default="runs", help="folder for checkpoints, logs and weights")
     parser.add_argument("--accelerator", default="auto", help="Lightning's: auto, cpu, gpu, ...")
     parser.add_argument("--devices", default="auto", help="Lightning's: auto, a number, a list")
@@ -84,6 +93,7 @@ def train_stages(
     for number, config in enumerate(configs):
         path = out / config.name / f"{config.name}.pt"
         if number < len(configs) - 1 and path.is_file():
+            check_recipe(path.parent, config)
             continue
         path = train(config, out, lightning, steps_now)
         if path is None:
@@ -104,8 +114,12 @@ def train(
 
     Returns:
         The weights written (``out/<name>/<name>.pt``), or ``None`` if stopped before the end.
+
+    Raises:
+        ValueError: ``out/<name>`` holds a run that was begun with another recipe.
     """
     folder = out / config.name
+    check_recipe(folder, config)
     if config.threads:
         torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -143,19 +157,22 @@ def train(
         return None
     target = folder / f"{config.name}.pt"
     if trainer.is_global_zero:
+        contract = contract_of(module, trainer.global_step, trainer.world_size)
+        # Before the fit, too: should that fail, the training is not lost.
+        _save(target, module, contract)
         if config.fit_sigma:
             module.eval()
             held_out = data.held_out()
             fit = fit_sigma(module.network, (held_out[i] for i in range(len(held_out))))
             print(f"deviations: {fit}")
-        save_checkpoint(
-            target,
-            module.network,
-            config.network.name,
-            network_options(config),
-            contract_of(module, trainer.global_step, trainer.world_size),
-        )
+            _save(target, module, contract)
     return target
+
+
+def _save(target: Path, module: DepthFromDefocus, contract: ModelContract) -> None:
+    """Write the network's weights with what they promise."""
+    config = module.config
+    save_checkpoint(target, module.network, config.network.name, network_options(config), contract)
 
 
 def _start(module: DepthFromDefocus, config: TrainConfig, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.lens_draws import LensRanges
 from ddfd_training.records import build_record
 
@@ -79,6 +81,9 @@ class DataConfig:
         moved_share: Of crops that are blurred by a movement of the camera, too: what looks like
             defocus and is none. Their sharp originals are not learnt from.
         moved_px: The longest such movement, in pixels.
+        near_and_far: Of so many random crops, take the one whose median depth is closest to a
+            distance drawn evenly from the logarithm of the range of depths: near and far things,
+            rare in rooms, are then learnt like all others. 1: any crop.
     """
 
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
@@ -92,6 +97,7 @@ class DataConfig:
     augment: str = "none"
     moved_share: float = 0.0
     moved_px: float = 15.0
+    near_and_far: int = 1
 
 
 @dataclass(frozen=True)
@@ -234,7 +240,7 @@ class TrainConfig:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file and apply ``key.sub=value`` overrides (values are YAML).
+    """Read a YAML file and apply ``key.sub=value`` overrides (values are YAML; none: empty text).
 
     Returns:
         The training, of one in stages the last one.
@@ -278,7 +284,7 @@ def stages_of(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> list[
             key, separator, text = override.partition("=")
             if not separator:
                 raise ValueError(f"override: expected key=value, got {override!r}")
-            _set(merged, key.split("."), yaml.safe_load(text))
+            _set(merged, key.split("."), yaml.safe_load(text) if text else "")
         config: TrainConfig = build_record(TrainConfig, merged)
         if number < len(stages) - 1:
             if not suffix:
@@ -295,6 +301,31 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     result = deepcopy(dict(values))
     _merge(result, changes)
     return result
+
+
+def at_data_root(config: TrainConfig, data_root: str = "") -> TrainConfig:
+    """The recipe with its sources and its test where :func:`root_of` finds them."""
+    sources = tuple(
+        replace(source, root=root_of(source.dataset, source.root, data_root))
+        for source in config.data.sources
+    )
+    test = config.evaluate
+    test = replace(test, root=root_of(test.data, test.root, data_root))
+    return replace(config, data=replace(config.data, sources=sources), evaluate=test)
+
+
+def root_of(dataset: str, root: str, data_root: str = "") -> str:
+    """A data set's folder: below ``data_root``, or where the recipe has it.
+
+    If it is not there, it is below the folder that the environment variable DDFD_DATA names. What
+    has no folder name of its own (``folder``, ``bag``, ``synthetic``) stays where it is.
+    """
+    entry = DATASETS.get(dataset)
+    there = bool(root) and Path(root).exists()
+    base = data_root or ("" if there else os.environ.get("DDFD_DATA", ""))
+    if entry is None or not entry.folder or not base:
+        return root
+    return str(Path(base) / entry.folder)
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ stopped goes on with exactly the crops it would have seen.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,9 @@ from ddfd_training.lay_over import stack_pairs
 
 __all__ = ["CropDataset", "ImageSet", "LazySet", "hold_out", "stack_pairs", "to_tensors"]
 
+Window = tuple[int, slice, slice]
+"""Frame, rows and columns."""
+
 
 class CropDataset(Dataset[dict[str, torch.Tensor]]):
     """``length`` random crops, numbered from ``start``.
@@ -32,9 +36,11 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         start: Number of the first crop.
         length: How many.
         lens: Through which pictures were taken that do not say.
+        depth_range_m: From which distances are drawn for ``near_and_far``.
 
     Raises:
-        DatasetError: An image is smaller than the crop, or a set has none.
+        DatasetError: An image is smaller than the crop, a set has none, or ``eigen`` would lose
+            what a set knows.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         start: int,
         length: int,
         lens: LensConfig | None = None,
+        depth_range_m: tuple[float, float] = (0.5, 10.0),
     ) -> None:
         """Check that crops fit."""
         if config.augment not in AUGMENTATIONS:
@@ -55,6 +62,11 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             if not images.frames:
                 raise DatasetError(
                     "data.sources: expected pictures in every source, got one without"
+                )
+            if config.augment == "eigen" and images.truths:
+                raise DatasetError(
+                    "augment: eigen turns and scales image and depth; expected pictures that know "
+                    f"no more, got some with {', '.join(images.truths)}; use colour or none"
                 )
             _check_fits(images.size(images.frames[0]), config.crop_px)
         told = () if lens is None else ("lens",)  # some pictures may say it, so all have to
@@ -68,6 +80,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self._start = start
         self._length = length
         self._lens = lens
+        self._depth_range_m = depth_range_m
 
     def __len__(self) -> int:
         """Number of crops."""
@@ -85,14 +98,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             raise IndexError(index)
         random = np.random.default_rng([self._seed, self._start + index])
         images = self._sets[random.choice(len(self._sets), p=self._shares)]
-        frame = images.frames[random.integers(len(images.frames))]
-        size = self._config.crop_px
-        height, width = images.size(frame)
-        _check_fits((height, width), size)
-        top = int(random.integers(height - size + 1))
-        left = int(random.integers(width - size + 1))
+        where = self._window(images, random)
         flip = -1 if random.random() < self._config.flip else 1
-        where = (frame, slice(top, top + size), slice(left, left + size))
         item = images.item(where, flip)
         if self._config.augment == "eigen":
             item = augment(item, random)
@@ -106,6 +113,31 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             item = move(item, self._config.moved_px, random)
         item["image"] = _add_noise(item["image"], self._config.noise_std, random)
         return to_tensors(item)
+
+    def _window(self, images: ImageSet | LazySet, random: np.random.Generator) -> Window:
+        """A random window, or of several the one nearest to a random distance."""
+        if self._config.near_and_far <= 1:
+            return self._any_window(images, random)
+        near_m, far_m = self._depth_range_m
+        wanted = math.log(near_m) + random.random() * math.log(far_m / near_m)
+        windows = [self._any_window(images, random) for _ in range(self._config.near_and_far)]
+        return min(windows, key=lambda where: abs(_log_depth(images, where) - wanted))
+
+    def _any_window(self, images: ImageSet | LazySet, random: np.random.Generator) -> Window:
+        frame = images.frames[random.integers(len(images.frames))]
+        size = self._config.crop_px
+        height, width = images.size(frame)
+        _check_fits((height, width), size)
+        top = int(random.integers(height - size + 1))
+        left = int(random.integers(width - size + 1))
+        return frame, slice(top, top + size), slice(left, left + size)
+
+
+def _log_depth(images: ImageSet | LazySet, where: Window) -> float:
+    """Logarithm of the median depth of a window; infinite where none is known."""
+    depth_m = images.some_depth(*where)
+    known = depth_m[depth_m > 0]
+    return float(np.log(np.median(known))) if known.size else math.inf
 
 
 def _check_fits(size: tuple[int, int], crop_px: int) -> None:

@@ -2,7 +2,7 @@
 
 Reads what ``claims_run --plan training/claims_deblurring.yaml`` left and writes the tables of
 docs/self-supervised.md and docs/deblurring.md between their markers. A row without a result says
-so.
+so, and so does a verdict without an interval over images.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from ddfd_ros.core.errors import DatasetError, DdfdError
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_training.claims_check import FAILS, HOLDS, OPEN, PSNR, Results, compare
 from ddfd_training.datasets.nyuv2 import Nyuv2
 from ddfd_training.evaluate_data import DataOptions, mean_training_depth_m
 from ddfd_training.metrics import DepthTable
@@ -151,7 +152,7 @@ def map_verdicts(results: dict[str, list[Result]]) -> list[str]:
         better = np.mean(ours) < np.mean(theirs)
         lines.append(
             f"- The map's error is {'below' if better else '**not below**'} Zhuo and Sim's: "
-            f"{np.mean(ours):.2f} px against {np.mean(theirs):.2f} px."
+            f"{np.mean(ours):.2f} px against {np.mean(theirs):.2f} px ({_trainings(ours)})."
         )
     path = ("depth", "mean_over_images", "rmse")
     ours, mean = (value(results.get(a, []), *path) for a in ("map-selfsup", MEAN))
@@ -161,9 +162,16 @@ def map_verdicts(results: dict[str, list[Result]]) -> list[str]:
         lines.append(
             f"- Its depth through the lens has {abs(less):.0%} {'less' if less > 0 else 'more'} "
             f"rms error than the mean depth ({np.mean(ours):.3f} m against {np.mean(mean):.3f} "
-            f"m); the aim was 30 % less: {'reached' if reached else '**not reached**'}."
+            f"m); the aim was 30 % less: {'reached' if reached else '**not reached**'} "
+            f"({_trainings(ours)})."
         )
     return lines
+
+
+def _trainings(numbers: Sequence[float]) -> str:
+    """How many trainings a comparison of means rests on."""
+    count = "one training" if len(numbers) == 1 else f"mean of {len(numbers)} trainings"
+    return f"{count}, no interval"
 
 
 def deblurring_table(results: dict[str, list[Result]]) -> list[str]:
@@ -185,23 +193,18 @@ def deblurring_table(results: dict[str, list[Result]]) -> list[str]:
     return rows
 
 
-def deblurring_verdicts(results: dict[str, list[Result]]) -> list[str]:
-    """Each comparison of the paper, in decibels, seed by seed."""
+def deblurring_verdicts(results: Results) -> list[str]:
+    """Each comparison of the paper, in decibels, seed by seed, and what it is judged by."""
+    verdicts = {HOLDS: "holds", FAILS: "**does not hold**", OPEN: "undecided"}
     lines = []
     for better, worse, words in COMPARISONS:
-        path = ("all_in_focus", "output", "psnr")
-        sides = [
-            {r["seed"]: value([r], *path)[0] for r in results.get(a, [])} for a in (better, worse)
-        ]
-        gains = [sides[0][seed] - sides[1][seed] for seed in sorted(sides[0]) if seed in sides[1]]
-        if not gains:
+        found = compare(results, better, worse, PSNR, sign=1)
+        if found is None:
             continue
-        each = ", ".join(f"{gain:+.2f}" for gain in gains)
-        if len(gains) > 1 and min(gains) * max(gains) < 0:
-            verdict = "**no difference that holds for every seed**"
-        else:
-            verdict = "holds" if np.mean(gains) > 0 else "**does not hold**"
-        lines.append(f"- {words}: {each} dB; {verdict}.")
+        text = ", ".join(f"{gain:+.2f}" for gain in found.by_seed) + " dB"
+        if found.has_interval:
+            text += f", 95 % interval over images {found.low:+.2f} to {found.high:+.2f}"
+        lines.append(f"- {words}: {text}; {verdicts[found.verdict]} ({found.basis}).")
     return lines
 
 
@@ -259,7 +262,7 @@ def write_pages(folder: Path, docs: Path, data_root: Path) -> None:
     maps = ["", budget(results.get("map-selfsup", [])), "", *map_table(results), ""]
     fill(docs / "self-supervised.md", [*maps, *map_verdicts(results), ""])
     rows = ["", budget(results.get("gru", [])), "", *deblurring_table(results), ""]
-    fill(docs / "deblurring.md", [*rows, *deblurring_verdicts(results), ""])
+    fill(docs / "deblurring.md", [*rows, *deblurring_verdicts(Results(folder)), ""])
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 One image: ddfd-defocus photo.png --depth depth.png --lens nyu-8m --out blurred.png
 A folder with rgb/ and depth/: ddfd-defocus recording --lens nyu-8m --out blurred
 writes rgb/ (defocused), sharp/, depth/ and lens.json, which ddfd-evaluate --data folder reads.
+If the folder has sharp/ too, its rgb/ is defocused already, and sharp/ is what is blurred.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,17 +20,36 @@ from rich.console import Console
 from rich.progress import track
 
 from ddfd_ros.core.errors import DatasetError, DdfdError
+from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.base import RgbdSample, read_rgb
-from ddfd_training.datasets.rgbd_folder import RgbdFolder, read_depth_m
+from ddfd_training.datasets.rgbd_folder import (
+    FRAME_FOLDERS,
+    LENS_FILE,
+    MAX_MILLIMETRES,
+    REGISTRATION_FILE,
+    RgbdFolder,
+    depth_steps,
+    read_depth_m,
+    require_own_frames,
+)
 from ddfd_training.defocus_cache import RenderSettings, render_sample
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.lens_argument import HELP as LENS_HELP
-from ddfd_training.lens_argument import parse_lens
+from ddfd_training.lens_argument import lens_at, parse_sized_lens
 from ddfd_training.optics_options import RENDER_PRESETS
+from ddfd_training.prepare_report import write_json
 from ddfd_training.psf import RENDER_KERNELS
 from ddfd_training.sensor import Sensor
 
-MAX_MILLIMETRES = 65535
+
+def _count(text: str) -> int:
+    """A number of frames."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"expected a number of frames, or 0 for all, got {text!r}"
+        )
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METRES",
         help="metres per step of a 16-bit depth image",
     )
-    parser.add_argument("--lens", type=parse_lens, required=True, help=LENS_HELP)
+    parser.add_argument("--lens", type=parse_sized_lens, required=True, help=LENS_HELP)
     parser.add_argument(
         "--preset",
         choices=tuple(RENDER_PRESETS),
@@ -82,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--jpeg", type=int, default=0, metavar="QUALITY", help="1 to 100; 0: none")
     parser.add_argument("--out", required=True, help="image to write, or folder")
-    parser.add_argument("--limit", type=int, default=0, help="only the first so many of a folder")
+    parser.add_argument(
+        "--limit", type=_count, default=0, help="only the first so many of a folder"
+    )
     return parser
 
 
@@ -120,6 +141,10 @@ def _one(arguments: argparse.Namespace, settings: RenderSettings, console: Conso
             f"{arguments.input}: expected --depth FILE with the image's depth, got none; a folder "
             "needs none (it holds rgb/ and depth/)"
         )
+    target = Path(arguments.out)
+    target = target / f"{Path(arguments.input).stem}.png" if target.is_dir() else target
+    if target.resolve() in [Path(one).resolve() for one in (arguments.input, arguments.depth)]:
+        raise DatasetError(f"--out: expected another file than the input, got {target}")
     rgb = read_rgb(Path(arguments.input))
     depth_m = read_depth_m(Path(arguments.depth), arguments.depth_unit)
     if depth_m.shape != rgb.shape[:2]:
@@ -129,8 +154,7 @@ def _one(arguments: argparse.Namespace, settings: RenderSettings, console: Conso
         )
     sample = RgbdSample(name=Path(arguments.input).stem, depth_m=depth_m, sharp_rgb=rgb)
     image, filled_m = _blur(sample, settings)
-    target = Path(arguments.out)
-    _write(target / f"{sample.name}.png" if target.is_dir() else target, image)
+    _write(target, image)
     blur_px = settings.lens.coc_px(np.array([filled_m.min(), filled_m.max()]))
     console.print(
         f"depth {filled_m.min():.2f} to {filled_m.max():.2f} m: blur of {blur_px[0]:.1f} px in "
@@ -141,11 +165,16 @@ def _one(arguments: argparse.Namespace, settings: RenderSettings, console: Conso
 
 def _folder(arguments: argparse.Namespace, settings: RenderSettings, console: Console) -> None:
     """All frames of an RGB-D folder."""
-    folder = RgbdFolder(arguments.input, rgb_is="sharp", depth_unit_m=arguments.depth_unit)
+    folder = RgbdFolder(arguments.input, depth_unit_m=arguments.depth_unit)
     target = Path(arguments.out)
     if target.resolve() == folder.root.resolve():
         raise DatasetError(f"--out: expected another folder than the input, got {target}")
     count = min(arguments.limit or len(folder), len(folder))
+    require_own_frames(target, FRAME_FOLDERS, folder.frames[:count])
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / LENS_FILE, asdict(settings) | {"render": asdict(settings.options)})
+    write_json(target / REGISTRATION_FILE, {"registered": True})  # each pair is one picture
+    too_far = 0
     for index in track(range(count), description="blurring", console=console):
         sample = folder[index]
         image, _ = _blur(sample, settings)
@@ -153,14 +182,30 @@ def _folder(arguments: argparse.Namespace, settings: RenderSettings, console: Co
         _write(target / "rgb" / name, image)
         if sample.sharp_rgb is not None:
             _write(target / "sharp" / name, sample.sharp_rgb)
-        millimetres = np.nan_to_num(sample.depth_m, nan=0.0) * 1000
-        steps = np.clip(np.rint(millimetres), 0, MAX_MILLIMETRES).astype(np.uint16)
+        steps, beyond = depth_steps(sample.depth_m)
+        too_far += beyond
         _write(target / "depth" / name, steps)
-    lens = asdict(settings) | {"render": asdict(settings.options)}
-    (target / "lens.json").write_text(json.dumps(lens, indent=2) + "\n", encoding="utf-8")
     console.print(f"{count} frames written to {target}", highlight=False)
+    if too_far:
+        console.print(
+            f"{too_far} pixels are farther than {MAX_MILLIMETRES / 1000} m: written as unknown",
+            highlight=False,
+        )
     if folder.skipped:
         console.print(f"left out, without image or depth: {len(folder.skipped)}", highlight=False)
+
+
+def _lens(arguments: argparse.Namespace) -> LensConfig:
+    """The lens at the pictures' size, which a calibration has to be told."""
+    given: LensConfig | LensCalibration = arguments.lens
+    if isinstance(given, LensConfig):
+        return given
+    path = Path(arguments.input)
+    if path.is_dir():
+        height, width = RgbdFolder(path, depth_unit_m=arguments.depth_unit)[0].depth_m.shape
+    else:
+        height, width = read_rgb(path).shape[:2]
+    return lens_at(given, width, height)
 
 
 def _settings(arguments: argparse.Namespace) -> RenderSettings:
@@ -171,7 +216,7 @@ def _settings(arguments: argparse.Namespace) -> RenderSettings:
     """
     try:
         settings = RenderSettings(
-            arguments.lens,
+            _lens(arguments),
             kernel=arguments.kernel,
             sigma_per_diameter=arguments.sigma_ratio,
             gaussian_share=arguments.gaussian_share,

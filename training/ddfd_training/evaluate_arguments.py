@@ -13,7 +13,7 @@ import yaml
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
-from ddfd_training.config import TrainConfig, load_config
+from ddfd_training.config import TrainConfig, load_config, root_of
 from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions
 from ddfd_training.lens_argument import HELP as LENS_HELP
@@ -23,6 +23,10 @@ from ddfd_training.paper_table import DEFAULT_FOLDERS
 from ddfd_training.sources import PINHOLE_F_NUMBER
 
 DEFAULTS = DataOptions(data="nyuv2", root="")
+_OF_THE_RECIPE = ("data", "split", "lens", "kernel", "preset", "size", "input", "aperture")
+"""What the recipe of ``--config`` decides."""
+_WITH_DEFAULT = ("split", "kernel", "preset", "aperture")
+"""Fields of :class:`DataOptions` that stay as they are there where no argument is given."""
 RESULTS = "benchmarks/results/tables"
 """Where the reports of recipes go, and where the table looks for them."""
 
@@ -90,7 +94,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that :func:`data_options` understands."""
     parser.add_argument("--data", choices=DATA_SETS, help="which set to test on")
     parser.add_argument("--root", help="the set's folder; default: $DDFD_DATA/<data>")
-    parser.add_argument("--split", default=DEFAULTS.split, help="train or test")
+    parser.add_argument("--split", help=f"train or test; default: {DEFAULTS.split}")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
     parser.add_argument(
         "--lens",
@@ -98,10 +102,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"blurs sharp images, and is told to a model for any lens: {LENS_HELP}. Default: "
         "the lens in the model's contract",
     )
-    parser.add_argument("--kernel", default=DEFAULTS.kernel, help="disk or gaussian")
-    parser.add_argument("--preset", default="", help="way to render: d3net, syndof, ...")
+    parser.add_argument("--kernel", help=f"disk or gaussian; default: {DEFAULTS.kernel}")
+    parser.add_argument("--preset", help="way to render: d3net, syndof, ...")
     parser.add_argument("--cache", default=DEFAULTS.cache, help="folder of rendered images")
-    parser.add_argument("--aperture", default=DEFAULTS.aperture, help="dfd_dslr: N2_8 or N8")
+    parser.add_argument("--aperture", help=f"dfd_dslr: N2_8 or N8; default: {DEFAULTS.aperture}")
     parser.add_argument(
         "--exposure",
         default=DEFAULTS.exposure,
@@ -124,9 +128,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--input",
-        default="auto",
         choices=("auto", "sharp"),
-        help="sharp: show the network the sharp images, not rendered ones",
+        help="sharp: show the network the sharp images, not rendered ones; default: auto",
     )
 
 
@@ -173,20 +176,18 @@ def data_options(
     lens = arguments.lens or model_lens or LENS_PRESETS["nyu-8m"]
     if arguments.input == "sharp":
         lens = replace(lens, f_number=PINHOLE_F_NUMBER)
+    values = vars(arguments)
     return DataOptions(
         data=arguments.data,
         root=root,
-        split=arguments.split,
         lens=lens,
-        kernel=arguments.kernel,
-        preset=arguments.preset,
         size=tuple(size),
         cache=arguments.cache,
         limit=arguments.limit,
-        aperture=arguments.aperture,
         exposure=arguments.exposure,
         rgb_is=arguments.rgb_is,
         options=dict(_option(text) for text in arguments.option),
+        **{name: values[name] for name in _WITH_DEFAULT if values[name] is not None},
     )
 
 
@@ -202,8 +203,17 @@ def fill_from_recipe(arguments: argparse.Namespace) -> TrainConfig:
     """Set model, data and report as the recipe of ``--config`` says; returns the recipe.
 
     Raises:
-        DdfdError: The recipe names no test, or its weights are not in the folder of runs.
+        DdfdError: An argument beside it names another test, the recipe names none, or its weights
+            are not in the folder of runs.
     """
+    values = vars(arguments)
+    given = [f"--{name}" for name in _OF_THE_RECIPE if values[name] is not None]
+    if given:
+        raise DdfdError(
+            f"--config: expected the test of the recipe alone, got also {', '.join(given)}; "
+            "change evaluate (or lens) in a copy of the recipe, or give its weights as "
+            "--checkpoint in place of --config"
+        )
     config = load_config(arguments.config)
     wanted = config.evaluate
     if not wanted.data:
@@ -219,7 +229,7 @@ def fill_from_recipe(arguments: argparse.Namespace) -> TrainConfig:
         )
     arguments.checkpoint = str(weights)
     arguments.data, arguments.split = wanted.data, wanted.split
-    arguments.root = arguments.root or wanted.root or None
+    arguments.root = arguments.root or root_of(wanted.data, wanted.root) or None
     arguments.input, arguments.aperture = wanted.input, wanted.aperture
     arguments.preset = wanted.preset
     arguments.size = list(wanted.size) or None

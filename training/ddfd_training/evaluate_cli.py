@@ -158,7 +158,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         }
         if told:
             report["model"]["told_lens"] = asdict(seen_lens)
-        if recipe is not None and recipe.evaluate.paper:
+        # With further options of the data set, it is no longer the test that the recipe names.
+        if recipe is not None and recipe.evaluate.paper and not options.options:
             report["test"] = paper_rows(recipe.evaluate.paper)[0].test
         bar = track(
             asked, description=f"evaluating {path.name}", total=len(items), console=console
@@ -174,6 +175,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         model = Softened(answering, soften_px) if soften_px else answering
         if arguments.size:
             model = Resized(model, tuple(arguments.size))
+            report["network_size"] = list(arguments.size)
         report |= {"softened_px": soften_px} if soften_px else {}
         if arguments.deblur:
             report["deblurring"] = {

@@ -17,6 +17,7 @@ from ddfd_training.datasets.registry import DATASETS, dataset_class, open_datase
 from ddfd_training.datasets.sample import eight_bit
 from ddfd_training.defocus_cache import RenderSettings
 from ddfd_training.evaluate_items import First, Item, Natural, Rendered
+from ddfd_training.optics_options import Layering, RenderOptions
 from ddfd_training.prepared import Prepared
 from ddfd_training.sources import PINHOLE_F_NUMBER
 
@@ -114,6 +115,8 @@ def open_evaluation_set(options: DataOptions) -> EvaluationSet:
     description: dict[str, Any] = {"name": options.data, "root": Path(options.root).name}
     if split != "all":
         description["split"] = split
+    if options.options:
+        description["options"] = dict(options.options)
     if dataset.blur == "rendered":
         return _rendered(dataset, options, description)
     # At N 8 the input is its own companion.
@@ -188,13 +191,35 @@ def _rendered(
     tag = "-".join(part for part in parts if part)
     items = Rendered(samples, options.rendering, options.cache, tag, dataset.clip_m, fill=True)
     description |= {
-        "blur": f"simulated, {options.kernel} kernel, rounded to 8 bits",
+        "blur": f"simulated, {_in_words(options.rendering.options)}, rounded to 8 bits",
         "lens": asdict(options.lens),
         "depth_clip_m": dataset.clip_m,
     }
+    if options.preset:
+        description["preset"] = options.preset
     if options.size:
         description["size"] = list(options.size)
     return EvaluationSet(items, description, dataset.sensor_range_m)
+
+
+def _in_words(options: RenderOptions) -> str:
+    """A way to render as far as it is not the usual one, kernel first."""
+    words = [f"{options.kernel} kernel"]
+    if options.kernel == "blend":
+        words.append(f"{options.gaussian_share:g} of it Gaussian")
+    if options.kernel != "disk":
+        words.append(f"sigma {options.sigma_per_diameter:g} of the diameter")
+    if options.sharp_below_px:
+        words.append(f"sharp below {options.sharp_below_px:g} px")
+    if options.largest_kernel_px:
+        words.append(f"at most {options.largest_kernel_px} px wide")
+    layering = options.layering
+    if layering != Layering():
+        unit = "m of depth" if layering.by == "depth" else "px of blur"
+        words.append(f"{'soft ' if layering.soft else ''}layers of {layering.step:.3g} {unit}")
+    if layering.from_nearest_m is not None:
+        words.append(f"from {-layering.from_nearest_m:g} m before the nearest point")
+    return ", ".join(words)
 
 
 class EightBitInput(ReadSequence[RgbdSample]):

@@ -50,7 +50,9 @@ def _download() -> Mapping[str, torch.Tensor]:
     except ImportError as error:
         raise ModelLoadError(
             "imagenet: expected the package torchvision for its download, got none "
-            f"({error}); install it, or give the path of densenet121-a639ec97.pth"
+            f"({error}); install it (its release must fit torch's), give the path of "
+            "densenet121-a639ec97.pth as network.imagenet=PATH, or start at random with "
+            "network.imagenet="
         ) from error
     try:
         state: Mapping[str, torch.Tensor] = DenseNet121_Weights.IMAGENET1K_V1.get_state_dict(

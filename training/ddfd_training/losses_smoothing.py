@@ -1,8 +1,9 @@
 """Smoothing terms: what keeps a depth map flat where the scene is, and sharp at its edges.
 
 The thesis compares five of them, each beside the same depth loss, with none (chapter 2, table
-2.1), without printing their equations or weights. Here each is what its own paper says; where the
-thesis leaves a choice, the choice is an argument. All are pure functions on ``[N, 1, H, W]``
+2.1). Chapter 2 prints neither equations nor weights; chapter 3 prints those of one, Xian's (eqs
+3.2 and 3.3). Here each is what its own paper says; where the thesis leaves a choice, the choice is
+an argument. All are pure functions on ``[N, 1, H, W]``
 metres. A difference that touches an unknown (NaN or infinite) or masked pixel is left out; where
 nothing is left, the term is 0 with a zero gradient.
 """
@@ -19,6 +20,12 @@ from torch.nn import functional as F
 from ddfd_training.losses_depth import depth_gradient, known_target, masked_mean, valid_depth
 
 HU_ALPHA = 0.5
+# The thesis' eq 3.3: L1 depth + mu times the gradient term, for which eq 3.2 cites Xian.
+THESIS_MU = 1e-3
+# Ours. Hu et al. write 1, beside ln(|e| + 0.5), twice as steep as L1 at a small error, and start
+# from ImageNet; beside L1 and from random weights, 1 makes a network answer one depth. At 0.01
+# the logarithms, steepest at 0, pull a pixel with at most 0.08 of L1's pull.
+HU_WEIGHT = 0.01
 DEMON_STEPS_PX = (1, 2, 4, 8, 16)
 XIAN_SCALES = 4
 MIN_DEPTH_M = 1e-3
@@ -162,34 +169,35 @@ def smoothing_godard(
     """Edge-aware smoothness of Godard et al. (2019, their eq 3), modified for supervision.
 
     1/n sum |dx d| exp(-|dx G|) + |dy d| exp(-|dy G|), d the prediction over its mean. In the
-    original the guide G is the image (self-supervision knows nothing better). The thesis does not
-    print its modification; here the guide is the true depth over its mean, so that exactly the
-    scene's own edges may stay.
+    original d is inverse depth over its mean and the guide G is the image (self-supervision knows
+    nothing better). The thesis does not print its modification; here d is depth and the guide the
+    true depth over its mean, so that exactly the scene's own edges may stay.
 
     Args:
         pred_m: ``[N, 1, H, W]``, metres.
-        target_m: Same shape, metres; NaN where unknown.
+        target_m: Same shape, metres; NaN where unknown. The original does not look at it.
         mask: Boolean; only true pixels count.
-        guide: ``truth``, or ``image`` for the original.
+        guide: ``truth``, or ``image`` for the original; below 1 mm, a depth then counts as 1 mm.
         image: ``[N, 3, H, W]`` in [0, 1], for ``guide="image"``.
     """
     if guide not in GUIDES or (guide == "image" and image is None):
         raise ValueError(f"guide: expected truth, or image together with image=, got {guide!r}")
-    valid = valid_depth(target_m, mask).expand_as(pred_m)
-    inside = valid if guide == "truth" else torch.ones_like(valid)
-    depth = pred_m / _means(pred_m, inside)
     if guide == "truth":
-        known_m = known_target(pred_m, target_m, valid)
-        edges = known_m / _means(known_m, valid)
+        inside = valid_depth(target_m, mask).expand_as(pred_m)
+        known_m = known_target(pred_m, target_m, inside)
+        edges, answer = known_m / _means(known_m, inside), pred_m
     else:
         assert image is not None  # refused above
-        edges = image
+        counts = torch.ones_like(pred_m) if mask is None else mask
+        inside = counts.bool().expand_as(pred_m)
+        edges, answer = image, 1.0 / pred_m.clamp(min=MIN_DEPTH_M)
+    answer = answer / _means(answer, inside)
     total = (pred_m * 0.0).sum()
     for dim in (-1, -2):
         last = pred_m.shape[dim] - 1
         pairs = inside.narrow(dim, 0, last) & inside.narrow(dim, 1, last)
         strength = edges.diff(dim=dim).abs().mean(dim=1, keepdim=True)
-        total = total + (depth.diff(dim=dim).abs() * (-strength).exp() * pairs).sum()
+        total = total + (answer.diff(dim=dim).abs() * (-strength).exp() * pairs).sum()
     return total / inside.sum().clamp(min=1)
 
 
@@ -213,8 +221,9 @@ class Smoothing:
 
     Attributes:
         term: ``term(pred_m, target_m, mask=None)``.
-        weight: Its weight beside L1 depth: the source's own where it names one for such a sum
-            (Hu 1, Eigen 1, Godard 0.001), else 1. The thesis names none in chapter 2.
+        weight: Its weight beside L1 depth: the thesis' own where it prints one (Xian 0.001,
+            eq 3.3), else the source's (Eigen 1, Godard 0.001), else ours (Ummenhofer 1, Hu
+            :data:`HU_WEIGHT`).
         source: The paper.
     """
 
@@ -225,10 +234,10 @@ class Smoothing:
 
 SMOOTHING: dict[str, Smoothing] = {
     "none": Smoothing(smoothing_none, 0.0, "thesis table 2.1, first row"),
-    "hu": Smoothing(smoothing_hu, 1.0, "Hu et al., WACV 2019"),
+    "hu": Smoothing(smoothing_hu, HU_WEIGHT, "Hu et al., WACV 2019"),
     "eigen": Smoothing(smoothing_eigen, 1.0, "Eigen and Fergus, ICCV 2015"),
     "ummenhofer": Smoothing(smoothing_ummenhofer, 1.0, "Ummenhofer et al., CVPR 2017"),
-    "xian": Smoothing(smoothing_xian, 1.0, "Xian et al., CVPR 2020"),
+    "xian": Smoothing(smoothing_xian, THESIS_MU, "Xian et al., CVPR 2020"),
     "godard": Smoothing(smoothing_godard, 1e-3, "Godard et al., ICCV 2019, guided by the truth"),
 }
 """The rows of the thesis' table 2.1 by name."""

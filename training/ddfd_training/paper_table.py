@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_training.sources import PINHOLE_F_NUMBER
 
 COLUMNS = {"rmse": "rms [m]", "rmse_log": "rmslog", "abs_rel": "rel", "log10": "log10",
@@ -25,6 +26,12 @@ NARROW = ("rmse", "abs_rel", "delta1", "psnr")
 DEFAULT_FOLDERS = ("models", "benchmarks/results/tables", "benchmarks/results/claims")
 CLAIM_TESTS = {"nyu-sharp": "nyuv2-sharp", "nyu-2m": "nyuv2-2m", "nyu-4m": "nyuv2-4m",
                "nyu-8m": "nyuv2-8m"}  # fmt: skip
+NYUV2_WIDTH_PX = 560
+"""Of its images without their white frame."""
+DISKS = ("", "ddfd", "d3net")
+"""Presets that render as D3-Net's paper does, disks in layers of 10/255 m; none does, too."""
+_HALF_SIZE_PX = 100_000
+"""Between the pixels of an image in training/claims.yaml and those of a whole one."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +95,11 @@ def our_rows(folders: Sequence[str | Path]) -> list[Row]:
 
 def row_of_report(report: Mapping[str, Any], path: Path) -> Row | None:
     """The row of one report of ddfd-evaluate, ``None`` where no paper has that test."""
-    test = report.get("test") or test_of_data(report["data"])
+    data = report["data"]
+    test = report.get("test") or test_of_data(data)
     if test not in paper_data()["tests"] or "depth" not in report["result"]:
+        return None
+    if data.get("split") != "test":  # whatever a recipe calls its test
         return None
     model = report["model"]
     name = str(model["file"])
@@ -97,14 +107,30 @@ def row_of_report(report: Mapping[str, Any], path: Path) -> Row | None:
     return Row(
         test,
         f"{model['network']} ({name.rpartition('.')[0]})",
-        f"{describe_training(training)}; {report['result']['images']} test images",
+        f"{describe_training(training)}; {_images(report)}",
         _values(report["result"]),
         ours=True,
     )
 
 
+def _images(report: Mapping[str, Any]) -> str:
+    """How many images a report is on, and what was done to them, in words."""
+    text = f"{report['result']['images']} test images"
+    if size := report.get("network_size") or report["data"].get("size"):
+        text += f", seen at {size[0]}x{size[1]} px"
+    if softened_px := report.get("softened_px"):
+        text += f", softened by {softened_px:.2g} px"
+    return text
+
+
 def test_of_data(data: Mapping[str, Any]) -> str:
-    """Which test of ``paper_rows.yaml`` a report's data are, or an empty string."""
+    """Which test of ``paper_rows.yaml`` a report's data are, or an empty string.
+
+    It is on the test split, without options of the set, and sharp images are blurred as the paper
+    does: by its lens (of resized images, with their pixels' pitch) and with disks.
+    """
+    if data.get("split") != "test" or data.get("options"):
+        return ""
     if data.get("name") == "dfd_dslr":
         return {"N2_8": "dslr-n2.8", "N8": "dslr-n8"}.get(str(data.get("aperture")), "")
     if data.get("name") == "idfd":
@@ -113,10 +139,17 @@ def test_of_data(data: Mapping[str, Any]) -> str:
     if data.get("name") != "nyuv2" or not isinstance(lens, Mapping):
         return ""
     if lens["f_number"] >= PINHOLE_F_NUMBER:
-        return "nyuv2-sharp"
-    same = math.isclose(lens["focal_length_m"], 15e-3) and math.isclose(lens["f_number"], 2.8)
-    focus = {2.0: "nyuv2-2m", 4.0: "nyuv2-4m", 8.0: "nyuv2-8m"}
-    return focus.get(float(lens["focus_distance_m"]), "") if same else ""
+        return "" if "size" in data else "nyuv2-sharp"
+    disks = str(data.get("blur", "")).startswith("simulated, disk kernel")
+    if not disks or data.get("preset", "") not in DISKS:
+        return ""
+    scale = data["size"][1] / NYUV2_WIDTH_PX if "size" in data else 1.0
+    for focus in ("2m", "4m", "8m"):
+        paper = asdict(LENS_PRESETS[f"nyu-{focus}"].scaled(scale))
+        # An infinite focus is null in a report.
+        if all(math.isclose(lens[k] or math.inf, v, rel_tol=1e-3) for k, v in paper.items()):
+            return f"nyuv2-{focus}"
+    return ""
 
 
 def describe_training(training: Mapping[str, Any]) -> str:
@@ -145,11 +178,12 @@ def _of_arm(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         found = [result["tests"][test] for result in results if test in result["tests"]]
         if known not in paper_data()["tests"] or "depth" not in found[0]:
             continue
-        how = f"calibrated on training images; {found[0]['images']} test images, half size"
+        shown = f"{found[0]['images']} test images; {_claims_size(test, found[0])}"
+        how = f"calibrated on training images; {shown}"
         if "steps" in first:
             how = (
                 f"{first['parameters'] / 1e6:.2g} M parameters, {describe_training(first)}, "
-                f"mean of {len(found)}; {found[0]['images']} test images; half size"
+                f"mean of {len(found)}; {shown}"
             )
         each = [_values(part) for part in found]
         keys = [key for key in COLUMNS if all(key in values for values in each)]
@@ -157,6 +191,18 @@ def _of_arm(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         name = f"{first.get('network', 'Zhuo and Sim')} ({first['arm']}, ours)"
         rows.append(Row(known, name, how, means, ours=True))
     return rows
+
+
+def _claims_size(test: str, result: Mapping[str, Any]) -> str:
+    """How large the images of a claims' test are, and their lens where it is not the paper's.
+
+    At half the size, training/claims.yaml blurs them by as many pixels as the paper does whole
+    ones: there, this is the blur of a lens of half the f-number.
+    """
+    if result["depth"]["pixels"] > _HALF_SIZE_PX * result["images"]:
+        return "full size"
+    rendered = test in CLAIM_TESTS and test != "nyu-sharp"
+    return "f/1.4 at half size" if rendered else "half size"
 
 
 def _values(result: Mapping[str, Any]) -> dict[str, float]:

@@ -24,6 +24,8 @@ from ddfd_training.prepare_depth import denoise_depth, inpaint_depth
 from ddfd_training.prepare_files import ViewFiles
 from ddfd_training.registration import Registration, match_exposure, register
 
+MAX_STRETCH = 0.02
+
 
 @dataclass(frozen=True)
 class PrepareOptions:
@@ -126,7 +128,8 @@ def align_view(files: ViewFiles, options: PrepareOptions) -> Aligned:
     """Register a view's images and measure how well; nothing is written.
 
     Raises:
-        DatasetError: A file is broken, or the photographs differ in size.
+        DatasetError: A file is broken, the photographs differ in size, or the depth map that lies
+            over them differs in shape.
     """
     fixed, scale = shrunk(read_color(files.defocused), options.max_side_px)
     height, width = fixed.shape[:2]
@@ -178,6 +181,12 @@ def _align_depth(files: ViewFiles, reference: np.ndarray, options: PrepareOption
     assert files.depth is not None  # the caller has looked
     shape = read_depth_m(files.depth, options.depth_unit_m).shape
     if files.color is None:  # taken to be registered already
+        aspect = shape[1] / shape[0] / (reference.shape[1] / reference.shape[0])
+        if abs(aspect - 1) > MAX_STRETCH:
+            raise DatasetError(
+                f"{files.name}: expected depth of the photograph's shape, or --color, got "
+                f"{shape} over {reference.shape[:2]}; give the depth camera's colour pictures"
+            )
         return Alignment(scaling(shape, reference.shape), 0, math.nan, math.nan, True)
     color, _ = shrunk(eight_bit(read_color(files.color)), options.max_side_px)
     found = align(color, reference, options.model)
@@ -212,7 +221,12 @@ def finish_view(aligned: Aligned, box: Box, options: PrepareOptions) -> Prepared
     fixed, _ = shrunk(read_color(files.defocused), options.max_side_px)
     height, width = fixed.shape[:2]
     if options.size is not None:
-        box = box.shaped(*options.size)
+        part, box = box, box.shaped(*options.size)
+        if box.height * box.width == 0:
+            raise DatasetError(
+                f"size: expected one that {part.height}x{part.width} can be cut to, got "
+                f"{options.size[0]}x{options.size[1]}; give one closer to its shape"
+            )
     sharp = depth_m = None
     if files.sharp is not None and aligned.registration is not None:
         moving, _ = shrunk(read_color(files.sharp), options.max_side_px)

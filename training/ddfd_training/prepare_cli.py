@@ -20,13 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from ddfd_ros.core.errors import DatasetError, DdfdError
 from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.datasets.rgbd_folder import LENS_FILE, REGISTRATION_FILE
+from ddfd_training.datasets.rgbd_folder import (
+    FRAME_FOLDERS,
+    LENS_FILE,
+    REGISTRATION_FILE,
+    depth_steps,
+    require_own_frames,
+)
 from ddfd_training.lens_argument import HELP as LENS_HELP
 from ddfd_training.lens_argument import parse_lens
 from ddfd_training.prepare import (
@@ -43,7 +48,7 @@ from ddfd_training.prepare_files import MAX_GAP_S, PAIRINGS, find_views
 from ddfd_training.prepare_report import plain, print_report, summarise, write_json
 
 DEFAULTS = PrepareOptions()
-MAX_MILLIMETRES = 65535
+MIN_SIDE_PX = 32
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -52,6 +57,13 @@ def _size(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH like 480x640, got {text!r}")
     return int(parts[0]), int(parts[1])
+
+
+def _side_px(text: str) -> int:
+    """Length of a photograph's side."""
+    if not text.isdecimal() or int(text) < MIN_SIDE_PX:
+        raise argparse.ArgumentTypeError(f"expected at least {MIN_SIDE_PX} pixels, got {text!r}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-gap", type=float, default=MAX_GAP_S, metavar="S", help="of --pair time")
     add("--lens", type=parse_lens, help=f"of the defocused photographs as given: {LENS_HELP}")
     add("--size", type=_size, help="HEIGHTxWIDTH of the result; default: the common part")
-    add("--max-side", type=int, default=DEFAULTS.max_side_px, metavar="PX",
+    add("--max-side", type=_side_px, default=DEFAULTS.max_side_px, metavar="PX",
         help="larger photographs are scaled down to this before anything else")  # fmt: skip
     add("--no-denoise", action="store_true", help="leave the depth maps as they are")
     add("--denoise-images", type=float, default=0.0, metavar="STRENGTH",
@@ -115,8 +127,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     options = _options(arguments)
     sources = (arguments.defocused, arguments.sharp, arguments.depth, arguments.color)
-    if arguments.out.resolve() in [path.resolve() for path in sources if path is not None]:
-        raise DatasetError(f"--out: expected a folder of its own, got {arguments.out}")
+    _require_other_folder(arguments.out, [path for path in sources if path is not None])
     views, alone = find_views(*sources, pair=arguments.pair, max_gap_s=arguments.max_gap)
     bar = track(views, description="registering", console=console)
     aligned = [align_view(view, options) for view in bar]
@@ -124,25 +135,51 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     chosen = aligned if arguments.keep_bad else good
     reports = {view.files.name: view.report for view in aligned}
     box = _common_box(good, chosen)
+    kinds = [kind for kind in ("sharp", "depth") if getattr(arguments, kind) is not None]
+    names = [view.files.name for view in chosen]
+    require_own_frames(arguments.out, ["rgb", *kinds], names)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    # Until all is written: so that the same command may go on where it was stopped.
+    write_json(arguments.out / REGISTRATION_FILE, {"registered": False})
+    too_far = 0
     for view in track(chosen, description="writing", console=console):
         prepared = finish_view(view, box, options)
-        _write_view(arguments.out, view.files.name, prepared)
+        too_far += _write_view(arguments.out, view.files.name, prepared)
         reports[view.files.name] = prepared.report
-    summary = summarise(list(reports.values()), options)
+    summary = summarise(list(reports.values()), options) | {
+        "written": len(chosen),
+        "without_partner": alone,
+        "depth_too_far_px": too_far,
+    }
     report = {
-        "registered": True,
-        "summary": summary | {"written": len(chosen), "without_partner": alone},
+        # With a bad pair among them, each is registered again when used, and judged.
+        "registered": not any(view.report.problem for view in chosen),
+        "summary": summary,
         "options": asdict(options),
         "common_part_px": asdict(box),
         "views": [plain(asdict(one)) for one in reports.values()],
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / REGISTRATION_FILE, report)
     if arguments.lens is not None and chosen:
         scale = chosen[0].scale * (options.size[0] / box.shaped(*options.size).height
                                    if options.size else 1.0)  # fmt: skip
         write_json(arguments.out / LENS_FILE, {"lens": asdict(_scaled(arguments.lens, scale))})
     return report
+
+
+def _require_other_folder(out: Path, sources: Sequence[Path]) -> None:
+    """Check that what is written to lies apart from the recording.
+
+    Raises:
+        DatasetError: Originals might be overwritten.
+    """
+    given = [path.resolve() for path in sources]
+    for target in [(out / kind).resolve() for kind in FRAME_FOLDERS]:
+        if any(p == target or p in target.parents or target in p.parents for p in given):
+            raise DatasetError(
+                f"--out: expected a folder of its own, got {out}, whose {target.name}/ lies in "
+                "the recording or holds it; give one beside the recording"
+            )
 
 
 def _common_box(good: Sequence[Aligned], chosen: Sequence[Aligned]) -> Box:
@@ -163,12 +200,11 @@ def _scaled(lens: LensConfig, scale: float) -> LensConfig:
     return replace(lens, pixel_pitch_m=lens.pixel_pitch_m / scale)
 
 
-def _write_view(out: Path, name: str, view: PreparedView) -> None:
-    """The view's images as PNG, which loses nothing."""
-    images = {"rgb": view.defocused_rgb, "sharp": view.sharp_rgb}
+def _write_view(out: Path, name: str, view: PreparedView) -> int:
+    """Write the view's images as PNG; returns how many pixels are too far for its depth."""
+    images, too_far = {"rgb": view.defocused_rgb, "sharp": view.sharp_rgb}, 0
     if view.depth_m is not None:
-        millimetres = np.rint(np.nan_to_num(view.depth_m, nan=0.0) * 1000)
-        images["depth"] = np.clip(millimetres, 0, MAX_MILLIMETRES).astype(np.uint16)
+        images["depth"], too_far = depth_steps(view.depth_m)
     for folder, image in images.items():
         if image is not None:
             path = out / folder / f"{name}.png"
@@ -176,6 +212,7 @@ def _write_view(out: Path, name: str, view: PreparedView) -> None:
             pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
             if not cv2.imwrite(str(path), pixels):
                 raise DatasetError(f"expected to write an image to {path}; is the disk full?")
+    return too_far
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ddfd_training.datasets.rgbd_folder import MAX_MILLIMETRES
 from ddfd_training.prepare import PrepareOptions, ViewReport
 
 SHOWN = 40
@@ -78,6 +79,12 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
         f"{len(summary['without_partner'])} without partner",
         highlight=False,
     )
+    if summary["depth_too_far_px"]:
+        console.print(
+            f"{summary['depth_too_far_px']} pixels are farther than {MAX_MILLIMETRES / 1000} m: "
+            "written as unknown",
+            highlight=False,
+        )
 
 
 def _number(value: float | None) -> str:

@@ -13,11 +13,12 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.model import build_network
 from ddfd_ros.model.networks import optics_options
 from ddfd_training.config import TrainConfig
 from ddfd_training.crops import CropDataset
-from ddfd_training.image_set import Images, hold_out, to_tensors, without
+from ddfd_training.image_set import Images, complete, hold_out, to_tensors, without
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.metrics import depth_metrics, image_metrics
 from ddfd_training.optimizers import build_optimizer
@@ -108,11 +109,15 @@ class DepthFromDefocus(pl.LightningModule):
 
 
 class WholeImages(Dataset[Batch]):
-    """Whole frames of an image set, for validation."""
+    """Whole frames of an image set, for validation.
 
-    def __init__(self, images: Images) -> None:
-        """Take the set's frames."""
-        self._images = images
+    Args:
+        images: The set.
+        lens: Through which pictures were taken that do not say.
+    """
+
+    def __init__(self, images: Images, lens: LensConfig) -> None:
+        self._images, self._lens = images, lens
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -122,7 +127,8 @@ class WholeImages(Dataset[Batch]):
         """Frame ``index``, with the keys of a crop."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return to_tensors(self._images.item(self._images.frames[index]))
+        item = self._images.item(self._images.frames[index])
+        return to_tensors(complete(item, ("lens",), self._lens))
 
 
 class Onward(Sampler[int]):
@@ -197,7 +203,13 @@ class DefocusData(pl.LightningDataModule):
         config = self.config
         size = config.data.batch_size
         crops = CropDataset(
-            self._train, config.data, config.seed, 0, config.steps * size * world, config.lens
+            self._train,
+            config.data,
+            config.seed,
+            0,
+            config.steps * size * world,
+            config.lens,
+            config.depth_range_m,
         )
         return DataLoader(
             crops,
@@ -220,4 +232,4 @@ class DefocusData(pl.LightningDataModule):
         """
         if self._held_out is None:
             raise ValueError("data.held_out: expected 1 or more pictures, got 0")
-        return WholeImages(self._held_out)
+        return WholeImages(self._held_out, self.config.lens)

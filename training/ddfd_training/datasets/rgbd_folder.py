@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 INTRINSICS_FILES = ("camera-intrinsics.txt", "intrinsics.txt")
 LENS_FILE = "lens.json"
 REGISTRATION_FILE = "registration.json"
+FRAME_FOLDERS = ("rgb", "sharp", "depth")
+MAX_MILLIMETRES = 65535
 
 
 def read_depth_m(path: Path, unit_m: float = 1e-3) -> np.ndarray:
@@ -58,6 +61,40 @@ def read_depth_m(path: Path, unit_m: float = 1e-3) -> np.ndarray:
     depth_m = values.astype(np.float32) * np.float32(scale)
     depth_m[~np.isfinite(depth_m) | (depth_m <= 0)] = np.nan
     return depth_m
+
+
+def depth_steps(depth_m: np.ndarray) -> tuple[np.ndarray, int]:
+    """Depth in metres as it is written: uint16 millimetres of the same shape, 0 where unknown.
+
+    Returns:
+        The steps, and how many pixels are too far for 16 bits: they count as unknown.
+    """
+    millimetres = np.rint(np.nan_to_num(depth_m, nan=0.0) * 1000)
+    too_far = millimetres > MAX_MILLIMETRES
+    return np.where(too_far, 0, millimetres).astype(np.uint16), int(np.count_nonzero(too_far))
+
+
+def require_own_frames(out: Path, kinds: Collection[str], names: Collection[str]) -> None:
+    """Check that nobody else's frames are in a folder that a run writes ``KIND/NAME.png`` to.
+
+    They would be read as this run's, or be lost. The frames of the same run may be there: its
+    ``registration.json``, written before any frame, tells them from a recording.
+
+    Raises:
+        DatasetError: There are others.
+    """
+    suffixes = (*IMAGE_SUFFIXES, *DEPTH_SUFFIXES)
+    folders = [out / kind for kind in FRAME_FOLDERS if (out / kind).is_dir()]
+    found = [p for each in folders for p in each.iterdir() if p.suffix.lower() in suffixes]
+    own: set[Path] = set()
+    if (out / REGISTRATION_FILE).is_file():
+        own = {out / kind / f"{name}.png" for kind in kinds for name in names}
+    if others := sorted(set(found) - own):
+        raise DatasetError(
+            f"--out {out}: expected a new folder, or only the frames that this run writes, got "
+            f"{len(others)} more, such as {others[0].relative_to(out)}; give another folder, or "
+            "remove them if nobody needs them"
+        )
 
 
 def read_intrinsics(root: Path) -> tuple[float, float, float, float] | None:
@@ -94,7 +131,11 @@ def read_lens(root: Path) -> LensConfig | None:
         return None
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))["lens"]
-        return None if fields is None else LensConfig(**fields)
+        if fields is None:
+            return None
+        if fields["focus_distance_m"] is None:  # JSON knows no infinity
+            fields["focus_distance_m"] = math.inf
+        return LensConfig(**fields)
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f'{path}: expected {{"lens": {{"focal_length_m": ..., "f_number": ..., '
@@ -103,7 +144,7 @@ def read_lens(root: Path) -> LensConfig | None:
 
 
 def is_registered(root: Path) -> bool:
-    """Whether ``ddfd-prepare`` has registered the folder's images.
+    """Whether ``ddfd-prepare`` has registered the folder's images, or ``ddfd-defocus`` made them.
 
     Raises:
         DatasetError: ``registration.json`` is not its report.
@@ -223,8 +264,14 @@ class RgbdFolder(RgbdDataset):
         return wanted
 
     def settings(self) -> tuple[str, ...]:
-        """The folder (names of frames are often just numbers), unit and role of the images."""
-        return (str(self.root.resolve()), str(self._depth_unit_m), self.rgb_is)
+        """The folder (names of frames are often just numbers), unit, role and state of the images.
+
+        A file that was replaced has another size or time, and is another picture.
+        """
+        kinds = (self._rgb, self._sharp, self._depth)
+        states = [kind[stem].stat() for stem in self.frames for kind in kinds if stem in kind]
+        changes = [f"{state.st_size} {state.st_mtime_ns}" for state in states]
+        return (str(self.root.resolve()), str(self._depth_unit_m), self.rgb_is, *changes)
 
     def read(self, index: int) -> RgbdSample:
         """Read frame ``index``: images ``[H, W, 3]`` as stored, depth float32 ``[H, W]``."""
