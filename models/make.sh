@@ -22,7 +22,6 @@ ship() {
 }
 
 train ddfd-lite-nyu-8m
-python models/merge_logs.py runs/ddfd-lite-nyu-8m-start >models/ddfd-lite-nyu-8m-start.log.csv
 ship ddfd-lite-nyu-8m nyuv2
 for part in ddfd-lite-dslr-sim ddfd-lite-dslr-small ddfd-lite-dslr-large \
     ddfd-lite-dslr-long ddfd-lite-dslr; do
