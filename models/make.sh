@@ -37,9 +37,9 @@ done
 pairs=$data/dfd_dslr
 ddfd-prepare --defocused "$pairs/dfd_dataset_indoor_N2_8/rgb/train" --sharp "$pairs/dfd_dataset_indoor_N8/rgb/train" \
     --depth "$pairs/dfd_dataset_indoor_N2_8/depth/train" --pair order --lens dslr --no-denoise --out runs/dslr_train
-ddfd-calibrate runs/dslr_train --frames 40 --focal 35 --f-number 2.8 --pitch 36.6 --out runs/dslr_lens
-# Softened as the node does with this calibration; and, to compare, as the pictures are.
-ship ddfd-lite-any dfd_dslr --lens runs/dslr_lens/lens.yaml --soften runs/dslr_lens/lens.yaml
+ddfd-calibrate runs/dslr_train --frames 40 --focal 35 --f-number 2.8 --pitch 36.6 --sharp-ratio 0.35 --out runs/dslr_lens
+# Softened as the node does with camera_sigma_0_px 0.39 (docs/any-lens.md); and, to compare, as the pictures are.
+ship ddfd-lite-any dfd_dslr --lens runs/dslr_lens/lens.yaml --soften 0.58
 ddfd-evaluate --onnx models/ddfd-lite-any.onnx --runtime onnxruntime --data dfd_dslr --root "$data/dfd_dslr" --split test \
     --no-edges --lens runs/dslr_lens/lens.yaml --json models/ddfd-lite-any.dfd_dslr-unsoftened.json
 for focus in 2m 4m; do

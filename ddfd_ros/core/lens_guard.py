@@ -19,6 +19,8 @@ INFINITY_M = 1e6
 SAME_BLUR_PX = 0.5
 """Focus distances that move the blur by less than this are the same to a network."""
 
+FOCUS_NAME = "focus_distance_m"
+
 
 @dataclass(frozen=True)
 class CameraLens:
@@ -136,7 +138,8 @@ def check_range(lens_range: Mapping[str, tuple[float, float]], camera: CameraLen
 
     Args:
         lens_range: The contract's: ``px_per_dioptre`` and ``focus_distance_m``.
-        camera: The camera's, at the size of the image that the network is given.
+        camera: The camera's, at the size of the image that the network is given. A focus beyond
+            the range also passes when it moves the blur by less than ``SAME_BLUR_PX``.
     """
     lens = camera.lens()
     if lens is None:
@@ -145,12 +148,34 @@ def check_range(lens_range: Mapping[str, tuple[float, float]], camera: CameraLen
             "that is not known; the model's own lens is assumed"
         )
         return LensVerdict((), (unknown,))
-    differences = []
-    for name, (low, high) in lens_range.items():
-        got = float(getattr(lens, name))
-        if not low <= got <= high:
-            differences.append(f"expected {name} from {low:g} to {high:g}, got {got:.3g}")
+    differences = [
+        f"expected {name} from {lens_range[name][0]:g} to {lens_range[name][1]:g}, got "
+        f"{getattr(lens, name):.3g}"
+        for name in out_of_range(lens_range, lens)
+    ]
     return LensVerdict(tuple(lens_range), tuple(differences), beyond=bool(differences))
+
+
+def out_of_range(
+    lens_range: Mapping[str, tuple[float, float]], lens: LensConfig
+) -> tuple[str, ...]:
+    """Names of what in ``lens_range`` does not hold for ``lens``; see ``check_range``."""
+    return tuple(
+        name
+        for name, (low, high) in lens_range.items()
+        if not low <= getattr(lens, name) <= high
+        and not (
+            name == FOCUS_NAME
+            and lens.px_per_dioptre * abs(lens.focus_dioptre - focus_within(lens_range, lens))
+            < SAME_BLUR_PX
+        )
+    )
+
+
+def focus_within(lens_range: Mapping[str, tuple[float, float]], lens: LensConfig) -> float:
+    """The focus in dioptres, or what comes nearest to it in ``lens_range``."""
+    near_m, far_m = lens_range.get(FOCUS_NAME, (lens.focus_distance_m,) * 2)
+    return min(max(lens.focus_dioptre, 1.0 / far_m), 1.0 / near_m)
 
 
 def _same_focus(model: LensConfig, focus_distance_m: float, tolerance: float) -> bool:

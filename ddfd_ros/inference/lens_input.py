@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ddfd_ros.core.errors import ContractError
+from ddfd_ros.core.lens_guard import focus_within, out_of_range
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.thin_lens import LensConfig
 
@@ -31,6 +32,8 @@ def own_lens(contract: ModelContract) -> np.ndarray | None:
 def lens_values(contract: ModelContract, lens: LensConfig) -> np.ndarray:
     """The values of ``lens`` for a model's input.
 
+    A focus just beyond the model's range, which hardly moves the blur, is told as the range's end.
+
     Raises:
         ContractError: The model takes no lens, or none like this.
     """
@@ -39,19 +42,23 @@ def lens_values(contract: ModelContract, lens: LensConfig) -> np.ndarray:
             f"lens: expected a model that takes one beside the image, got one with the inputs "
             f"{list(contract.inputs)}; use such a model, or the lens it was trained for"
         )
+    beyond = out_of_range(contract.lens_range, lens)
     if lens != contract.lens:
-        for name, (low, high) in contract.lens_range.items():
-            value = float(getattr(lens, name))
-            if not low <= value <= high:
-                raise ContractError(
-                    f"lens {name}: expected {low:g} to {high:g}, for which the model was trained, "
-                    f"got {value:g}; change the lens, its focus or the image's scale"
-                )
+        if beyond:
+            low, high = contract.lens_range[beyond[0]]
+            raise ContractError(
+                f"lens {beyond[0]}: expected {low:g} to {high:g}, for which the model was "
+                f"trained, got {getattr(lens, beyond[0]):g}; change the lens, its focus or the "
+                "image's scale"
+            )
         if not contract.lens_range:
             raise ContractError(
                 "lens: expected the model's own, since its contract names no range, got another"
             )
-    return _vector(lens)
+    values = _vector(lens)
+    if not beyond:
+        values[1] = focus_within(contract.lens_range, lens)
+    return values
 
 
 def _vector(lens: LensConfig) -> np.ndarray:

@@ -78,11 +78,23 @@ def test_a_lens_that_is_known_altogether():
     assert CameraLens(15e-3, 2.8, 0.01, 5.6e-6).lens() is None  # focused inside the lens
 
 
+def test_a_focus_just_beyond_a_models_range_passes_by_the_blur_it_moves():
+    """14.4 px per dioptre: from 100 m to infinity 0.14 px, from 8 m 1.8 px."""
+    infinity = CameraLens(15e-3, 2.8, 1e6, 5.6e-6)
+    for far_m, fits in ((100.0, True), (8.0, False)):
+        lens_range = {"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, far_m)}
+        assert check_range(lens_range, infinity).beyond is not fits
+    near = {"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (2.05, 8.0)}
+    assert check_range(near, SAME).problem == ""
+    weak = {"px_per_dioptre": (15.0, 28.0), "focus_distance_m": (0.7, 100.0)}
+    assert "px_per_dioptre from 15 to 28" in check_range(weak, infinity).problem
+
+
 def test_beyond_a_models_range_is_worse_than_unknown():
     """One it cannot be asked for; of the other it assumes its own."""
     lens_range = {"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)}
     assert check_range(lens_range, SAME).beyond is False
     unknown = check_range(lens_range, CameraLens(f_number=2.8))
     assert (unknown.beyond, "depth is wrong" in unknown.problem) == (False, True)
-    far = check_range(lens_range, CameraLens(15e-3, 2.8, 9.0, 5.6e-6))
+    far = check_range(lens_range, CameraLens(15e-3, 2.8, 12.0, 5.6e-6))
     assert (far.beyond, "no depth is given" in far.problem) == (True, True)

@@ -136,10 +136,10 @@ def test_without_k_the_models_own_lens_is_assumed_and_that_is_said(answer):
 
 @pytest.mark.parametrize("guard", ["off", "warn", "blank"])
 def test_beyond_the_models_range_only_the_picture_goes_on(answer, guard, tools):
-    parameters = vars(GIVEN) | {"camera_focus_distance_m": 9.0, "lens_guard": guard}
+    parameters = vars(GIVEN) | {"camera_focus_distance_m": 40.0, "lens_guard": guard}
     info = camera_info(12e-3 / 5.6e-6)
     images, problem = answer(AnyLens(), NodeParameters(**parameters), info)
-    assert "focus_distance_m from 0.7 to 8, got 9" in problem
+    assert "focus_distance_m from 0.7 to 8, got 40" in problem
     assert images["sharp_rgb"] == tools.picture(HEIGHT, WIDTH).tobytes()
     for head in ("depth_m", "sigma_m", "defocus_px"):
         assert np.isnan(np.frombuffer(images[head], np.float32)).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 
 import cv2
@@ -9,19 +10,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scipy.stats import norm
 
 from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_training.calibration import measure as measuring
+from ddfd_training.calibration import rgbd
 from ddfd_training.calibration.cli import main
-from ddfd_training.calibration.detection import find_circles, find_pose
+from ddfd_training.calibration.detection import estimate_camera, find_circles, find_pose
 from ddfd_training.calibration.edge_spread import Profile, linear_light
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.files import read_calibration
-from ddfd_training.calibration.fit import straight_line
+from ddfd_training.calibration.fit import own_spreads, straight_line
 from ddfd_training.calibration.forward import Matrices, Spread
+from ddfd_training.calibration.inputs import BagPictures, read_camera
 from ddfd_training.calibration.measure import Picture, measure
 from ddfd_training.calibration.rendered import View, photograph_target, pinhole, pose_of
-from ddfd_training.calibration.rgbd import calibrate_rgbd
-from ddfd_training.calibration.solve import Nominal, solve
+from ddfd_training.calibration.rgbd import Spreads, calibrate_rgbd
+from ddfd_training.calibration.solve import Nominal, solve, written_lens
 from ddfd_training.calibration.target import Target, print_target
 from ddfd_training.config import stages_of
 from ddfd_training.datasets.sample import RgbdSample
@@ -218,9 +223,159 @@ def test_the_printed_sheet_holds_the_circles_where_it_says(tmp_path):
     np.testing.assert_allclose((found - 9 + 0.5) / px_per_mm, target.centres_mm(), atol=0.15)
     area = (sheet < 128).sum() / px_per_mm**2
     assert area == pytest.approx(27 * np.pi * (21.7 / 2) ** 2, rel=0.01)
-    for wrong in ({"rows": 4}, {"diameter_mm": 40.0}, {"step_mm": 60.0}):
+    for wrong in ({"rows": 4}, {"diameter_mm": 40.0}):
         with pytest.raises(CalibrationError):
             Target(**wrong)
+
+
+def test_a_print_that_came_out_too_large_is_measured_but_not_printed(tmp_path):
+    slightly = Target.on_paper("a4", 3, 9, step_mm=31.1)
+    assert np.ptp(slightly.centres_mm()[:, 0]) == pytest.approx(8 * 31.1)
+    with pytest.raises(CalibrationError, match="white margin"):
+        print_target(slightly, tmp_path / "t.pdf")
+    assert not (tmp_path / "t.pdf").exists()
+
+
+def seen_from(tilt_deg, count=10):
+    """The circles' places in pictures from 0.5 to 1.9 m, with noise of 0.1 px."""
+    random = np.random.default_rng(0)
+    found = []
+    for i, distance_m in enumerate(np.linspace(0.5, 1.9, count)):
+        view = View(distance_m, (tilt_deg * (-1) ** i, tilt_deg * (-1) ** (i // 2)))
+        turn, shift_m = pose_of(view, TARGET, CAMERA, SIZE[0])
+        sheet_m = np.column_stack([TARGET.centres_mm(), np.zeros(27)]) / 1000
+        places, _ = cv2.projectPoints(
+            sheet_m, cv2.Rodrigues(turn)[0], shift_m, CAMERA.matrix, CAMERA.distortion
+        )
+        found.append(places.reshape(-1, 2) + random.normal(0, 0.1, (27, 2)))
+    return found
+
+
+def test_flat_views_do_not_tell_the_focal_length_and_tilted_ones_say_how_well():
+    with pytest.raises(CalibrationError, match="tilted by more than 10 degrees .* --camera"):
+        estimate_camera(seen_from(2.0), TARGET, SIZE)
+    camera = estimate_camera(seen_from(25.0), TARGET, SIZE)
+    assert camera.focal_px == pytest.approx(FOCAL_PX, rel=0.02)
+    assert 1e-4 < camera.focal_uncertainty < 0.02
+    with pytest.raises(CalibrationError, match="focal length known to 2 %"):
+        estimate_camera(seen_from(9.0, 3), TARGET, SIZE)
+
+
+def test_intrinsics_of_another_size_are_scaled_or_refused(known, tmp_path):
+    path = tmp_path / "camera.yaml"
+    k = [800, 0, 379.5, 0, 800, 279.5, 0, 0, 1]  # of 760x560: each pixel here is two there
+    path.write_text(f"{{image_width: 760, image_height: 560, k: {k}, d: [0, 0, 0, 0, 0]}}")
+    twice = read_camera(path)
+    assert twice.size == (560, 760)
+    taken = [Picture(str(i), image) for i, image in enumerate(known[1])]
+    data = measure(taken, TARGET, twice, response="linear")
+    np.testing.assert_allclose(data.camera.matrix, CAMERA.matrix)
+    with pytest.raises(CalibrationError, match="pictures of 380x280, .* got those of 760x400"):
+        measure(taken, TARGET, replace(twice, size=(400, 760)))
+
+
+def test_a_bag_s_camera_info_says_its_size():
+    bag = BagPictures.__new__(BagPictures)
+    info = Namespace(
+        k=CAMERA.matrix.ravel(), d=np.zeros(5), distortion_model="plumb_bob", height=280, width=380
+    )
+    bag.topic = "/camera/image_raw"
+    bag.reader = Namespace(
+        topics=lambda *kinds: {"/camera/camera_info": 1}, message=lambda topic: info
+    )
+    assert bag.camera().size == SIZE
+    info.height = info.width = 0
+    assert bag.camera().size is None
+
+
+@pytest.mark.parametrize(
+    "text", ["k: 5", "cam0: {intrinsics: [1, 2, 3, 4]}", "[1, 2]", "camera_matrix: {rows: 3}"]
+)
+def test_other_camera_files_are_refused_with_what_was_expected(text, tmp_path):
+    (tmp_path / "camera.yaml").write_text(text)
+    with pytest.raises(CalibrationError, match=r"expected the YAML of a camera_info .* --camera"):
+        read_camera(tmp_path / "camera.yaml")
+
+
+def test_the_camera_info_of_ros_1_is_read(tmp_path):
+    path = tmp_path / "camera.yaml"
+    path.write_text("{width: 4, height: 3, K: [2, 0, 1, 0, 2, 1, 0, 0, 1], D: [0, 0, 0, 0, 0]}")
+    camera = read_camera(path)
+    assert (camera.focal_px, camera.size) == (2.0, (3, 4))
+
+
+def test_large_pictures_are_measured_smaller_and_all_pixels_are_of_that_size(known, monkeypatch):
+    monkeypatch.setattr(measuring, "LARGEST_SIDE_PX", SIZE[1])
+    large = [np.repeat(np.repeat(image, 3, axis=0), 3, axis=1) for image in known[1]]
+    said = []
+    data = measure(
+        [Picture(str(i), image) for i, image in enumerate(large)],
+        TARGET, CAMERA.for_size(SIZE).for_size((3 * SIZE[0], 3 * SIZE[1])),
+        response="linear", say=said.append,
+    )  # fmt: skip
+    assert "1140x840 are measured at 380x280" in said[0]
+    assert data.size == SIZE
+    np.testing.assert_allclose(data.camera.matrix, CAMERA.matrix)
+    same = measured(known[1])
+    np.testing.assert_allclose(
+        [p.radius_px for p in data.profiles], [p.radius_px for p in same.profiles], rtol=1e-6
+    )
+    record = solve(data, shape="disk", nominal=Nominal(pixel_pitch_m=2e-6)).calibration
+    assert record.lens.pixel_pitch_m == pytest.approx(6e-6)
+    assert record.lens.px_per_dioptre == pytest.approx(9.0, rel=0.02)
+    large_lens = record.lens_for(3 * SIZE[1], 3 * SIZE[0])
+    assert large_lens.px_per_dioptre == pytest.approx(27.0, rel=0.02)
+
+
+def test_blur_of_a_circle_that_fills_a_large_picture_is_read():
+    edge_px = np.arange(-70.0, 71.0, 3.0)
+    light = norm.cdf(edge_px / 24.0)
+    circle = Profile(0, 1.0, 0.0, 200.0, np.zeros(0), edge_px, light, np.full(len(edge_px), 900))
+    assert own_spreads(Matrices([circle]))[0] == pytest.approx(24.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--frames", "0"], "--frames: expected at least 1"),
+        (["--focal", "3500"], "--focal: expected mm from 0 to 2000"),
+        (["--pitch", "-1"], "--pitch: expected a number from 0"),
+        (["--sharp-ratio", "1"], "--sharp-ratio: expected 0 to below 1"),
+    ],
+)
+def test_impossible_numbers_are_refused_before_anything_is_read(option, words, tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere"), *option]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_nominal_values_that_no_lens_has_at_the_focus_measured_are_refused():
+    with pytest.raises(CalibrationError, match=r"--focal.* focused at 1.2 m, as measured"):
+        written_lens(Nominal(1.5, 2.8, 5e-6), 1.2)
+
+
+def test_the_companion_s_own_blur_is_added_to_what_lies_between(monkeypatch):
+    """At 0.6 of the aperture 0.8 of the spread lies between the two."""
+    dioptre = np.linspace(0.3, 2.0, 60)
+
+    def between(sample, frame, response):
+        return Spreads(dioptre, 0.8 * 3.0 * np.abs(dioptre - 0.9), np.full(60, frame))
+
+    monkeypatch.setattr(rgbd, "windows", between)
+    rgb = np.zeros((8, 8, 3), np.uint8)
+    sample = RgbdSample("a", np.ones((8, 8), np.float32), sharp_rgb=rgb, defocused_rgb=rgb)
+    result = calibrate_rgbd([sample] * 2, sharp_share=0.6, sigma_per_diameter=0.25)
+    assert result.k_a[0] == pytest.approx(3.0, rel=0.01)
+    assert result.calibration.lens.px_per_dioptre == pytest.approx(12.0, rel=0.01)
+    assert result.calibration.sigma_0_px == 0.0  # not measured: the companion has the same
+
+
+def test_options_of_the_target_are_refused_with_an_rgbd_folder(tmp_path, capsys):
+    for name in ("rgb", "depth"):
+        (tmp_path / name).mkdir()
+    given = ["--camera", "a.txt", "--sharp", "s", "--shape", "disk", "--scale-error", "0.1"]
+    assert main([str(tmp_path), *given]) == 2
+    words = "expected no --scale-error, --camera, --sharp, --shape with an RGB-D folder"
+    assert words in capsys.readouterr().err
 
 
 def room(index, lens=None):

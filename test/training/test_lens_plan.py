@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training import lens_cli
+from ddfd_training.calibration.report import write_record
 from ddfd_training.lens_advice import advice, best_focus, choices, focus_before, suggest
-from ddfd_training.lens_plan import Plan, distances_m, sensor_size_mm
+from ddfd_training.lens_plan import LARGEST_BLUR_PX, Plan, distances_m, sensor_size_mm
 
 NYU = LENS_PRESETS["nyu-2m"]
 TEAM = LensConfig(12e-3, 1.4, math.inf, 7.18e-3 / 640)
@@ -108,6 +110,18 @@ def test_advice_says_what_is_wrong():
     assert "largest blur" in " ".join(advice(strong))
 
 
+def test_advice_on_large_blur_names_the_end_where_it_is():
+    plan = Plan(LensConfig(50e-3, 1.4, math.inf, 7.18e-3 / 640), 0.5, 5.0)
+    before = plan.focused(0.3)
+    text = " ".join(advice(before))
+    assert f"nearer than {before.lens.far_limit_m(LARGEST_BLUR_PX):.2f} m" in text
+    assert "farther than" not in text
+    assert "nearer than" not in " ".join(advice(plan))
+    both = " ".join(advice(plan.focused(1.0)))
+    assert "farther than" in both
+    assert "and nearer than" in both
+
+
 def test_choices_do_not_repeat_themselves():
     plan = best_focus(Plan(TEAM, 0.5, 5.0)).plan
     names = [choice.name for choice in choices(plan, "advised")]
@@ -177,9 +191,21 @@ def test_the_command_takes_a_focus_and_presets(capsys: pytest.CaptureFixture):
     assert "most exact first" in capsys.readouterr().out
 
 
+def test_a_calibration_is_scaled_to_the_width(tmp_path: Path):
+    path = write_record(LensCalibration(NYU, 640, 480), tmp_path / "measured.yaml")
+    for width, scale in ((None, 1.0), ("320", 0.5)):
+        size = [] if width is None else ["--width", width]
+        asked = ["--lens", str(path), *size, "--range", "0.7", "10", "--out", str(tmp_path)]
+        assert lens_cli.main(asked) == 0
+        lens = LensConfig(**json.loads((tmp_path / "lens.json").read_text())["lens"])
+        assert lens.px_per_dioptre == pytest.approx(scale * NYU.px_per_dioptre)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--lens", "nyu-2m", *CAMERA, "--range", "1", "4"], "no --focal, --f-number, --sensor"),
+        (["--lens", "nyu-2m", "--pitch", "5", "--range", "1", "4"], "no --pitch beside it"),
         (["--range", "1", "4"], "expected a lens"),
         ([*CAMERA[:4], "--range", "1", "4"], "pixels' size"),
         ([*CAMERA[:6], "--range", "1", "4"], "expected also --width"),

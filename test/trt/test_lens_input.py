@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ddfd_ros.core.metadata import CONTRACT_KEY, FORMAT_VERSION, ModelContract, 
 from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.engine_manifest import ShapeRange
+from ddfd_ros.inference.lens_input import lens_values
 from ddfd_ros.model import build_network
 from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ddfd_trt.engine_options import EngineOptions
@@ -132,6 +134,17 @@ def test_half_precision_keeps_the_lens(files, expected):
         vector = np.array([lens.px_per_dioptre, lens.focus_dioptre], np.float32)
         (got,) = session.run(["depth_m"], {"image": IMAGE, "lens": vector})
         np.testing.assert_allclose(got, wanted, atol=2e-2, rtol=2e-2)
+
+
+def test_a_focus_just_beyond_the_range_is_told_as_the_range_s_end(files):
+    lens_range = RANGE | {"focus_distance_m": (1.0, 100.0)}
+    contract = dataclasses.replace(load_contract(files / "any.onnx"), lens_range=lens_range)
+    for lens in (OTHER, LENS):  # another, and the contract's own
+        infinity = dataclasses.replace(lens, focus_distance_m=math.inf)
+        own = infinity if lens == LENS else LENS
+        told = lens_values(dataclasses.replace(contract, lens=own), infinity)
+        np.testing.assert_allclose(told, [infinity.px_per_dioptre, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(lens_values(contract, OTHER)[1], OTHER.focus_dioptre)
 
 
 def test_lenses_beyond_the_training_are_refused(files, lite_checkpoint, tmp_path):

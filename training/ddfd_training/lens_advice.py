@@ -97,7 +97,7 @@ def best_focus(plan: Plan) -> Choice:
 
 def advice(plan: Plan, largest_blur_px: float = LARGEST_BLUR_PX) -> list[str]:
     """What a team should know about the lens as focused, in sentences."""
-    lens, lines = plan.lens, []
+    lines = []
     best = best_focus(plan)
     if (both := plan.ambiguous_m) is not None:
         lines.append(
@@ -125,7 +125,7 @@ def advice(plan: Plan, largest_blur_px: float = LARGEST_BLUR_PX) -> list[str]:
         lines.append(
             f"The largest blur is {plan.largest_blur_px:.0f} px; above {largest_blur_px:g} px "
             "little texture is left to measure it by. Stop down, scale the image, or keep things "
-            f"farther than {_distance_of(lens, largest_blur_px):.2f} m."
+            f"{_within(plan, largest_blur_px)}."
         )
     return lines
 
@@ -136,9 +136,14 @@ def _say(lens: LensConfig) -> str:
     return "at infinity" if math.isinf(distance) else f"at {distance:.2f} m, behind everything"
 
 
-def _distance_of(lens: LensConfig, blur_px: float) -> float:
-    """The distance before the focus with this blur."""
-    return lens.near_limit_m(blur_px)
+def _within(plan: Plan, blur_px: float) -> str:
+    """Where blur stays within this, in words, at the ends of the range where it does not."""
+    lens, parts = plan.lens, []
+    if lens.signed_coc_px(plan.near_m) < -blur_px:
+        parts.append(f"farther than {lens.near_limit_m(blur_px):.2f} m")
+    if lens.signed_coc_px(plan.far_m) > blur_px:
+        parts.append(f"nearer than {lens.far_limit_m(blur_px):.2f} m")
+    return " and ".join(parts)
 
 
 def suggest(

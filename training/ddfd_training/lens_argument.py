@@ -16,16 +16,26 @@ HELP = (
 
 
 def parse_lens(text: str) -> LensConfig:
-    """Read a lens from ``text``.
+    """Read a lens from ``text``; of a calibration, at the size it was made at.
 
     Raises:
         argparse.ArgumentTypeError: Neither a preset, a calibration nor four numbers of a
             possible lens.
     """
+    lens = parse_sized_lens(text)
+    return lens.spread_lens if isinstance(lens, LensCalibration) else lens
+
+
+def parse_sized_lens(text: str) -> LensConfig | LensCalibration:
+    """Read a lens from ``text``, a calibration with the size it is for; see ``lens_at``.
+
+    Raises:
+        argparse.ArgumentTypeError: As for ``parse_lens``.
+    """
     if text in LENS_PRESETS:
         return LENS_PRESETS[text]
     if Path(text).suffix in CALIBRATION_SUFFIXES:
-        return _calibration(text).spread_lens
+        return _calibration(text)
     try:
         focal_length_m, f_number, focus_distance_m, pixel_pitch_m = (
             float(part) for part in text.split(",")
@@ -36,6 +46,15 @@ def parse_lens(text: str) -> LensConfig:
         return LensConfig(focal_length_m, f_number, focus_distance_m, pixel_pitch_m)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def lens_at(lens: LensConfig | LensCalibration, width: int, height: int) -> LensConfig:
+    """The lens for images of this size; a preset, or four numbers, is for any.
+
+    Raises:
+        LensCalibrationError: The calibration is of images of another shape.
+    """
+    return lens.lens_for(width, height) if isinstance(lens, LensCalibration) else lens
 
 
 def parse_sharpness(text: str) -> float | LensCalibration:

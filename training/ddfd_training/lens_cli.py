@@ -22,9 +22,10 @@ from typing import Any
 from rich.console import Console
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.lens_advice import advice, best_focus, choices, suggest
-from ddfd_training.lens_argument import parse_lens
+from ddfd_training.lens_argument import parse_sized_lens
 from ddfd_training.lens_plan import (
     BLUR_ERROR_PX,
     DEAD_ZONE_PX,
@@ -34,6 +35,8 @@ from ddfd_training.lens_plan import (
     sensor_size_mm,
 )
 from ddfd_training.lens_report import describe, distance_table, focus_table, suggestion_table
+
+_OF_A_LENS = ("focal", "f_number", "sensor", "pitch")
 
 
 class LensQuestionError(DdfdError):
@@ -47,7 +50,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     lens = parser.add_argument_group("the lens and the camera")
-    lens.add_argument("--lens", type=parse_lens, help="a preset, or four numbers in SI units")
+    lens.add_argument(
+        "--lens",
+        type=parse_sized_lens,
+        help="instead of the others: a preset, the .yaml of ddfd-calibrate, or four numbers in SI "
+        "units",
+    )
     lens.add_argument("--focal", type=float, metavar="MM", help="focal length in mm")
     lens.add_argument("--f-number", type=float, metavar="N", help="aperture, 1.4 for f/1.4")
     lens.add_argument(
@@ -58,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     lens.add_argument("--pitch", type=float, metavar="UM", help="instead: pixel pitch in um")
     lens.add_argument(
-        "--width", type=int, metavar="PX", help="width in pixels of the image that is processed"
+        "--width",
+        type=int,
+        metavar="PX",
+        help="width in pixels of the image that is processed; default with a .yaml: as calibrated",
     )
     task = parser.add_argument_group("the task")
     task.add_argument(
@@ -88,9 +99,28 @@ def _pitch_m(arguments: argparse.Namespace) -> float:
     return sensor_size_mm(arguments.sensor)[0] / 1000 / arguments.width
 
 
+def _given_lens(arguments: argparse.Namespace) -> LensConfig | None:
+    """The lens of --lens for the image that is processed; None: not given."""
+    lens = arguments.lens
+    if lens is None:
+        return None
+    beside = [f"--{n.replace('_', '-')}" for n in _OF_A_LENS if getattr(arguments, n) is not None]
+    if beside:
+        raise LensQuestionError(
+            f"--lens: expected no {', '.join(beside)} beside it, which it says already; leave "
+            "either out"
+        )
+    if not isinstance(lens, LensCalibration):
+        return lens
+    width = lens.width if arguments.width is None else arguments.width
+    if width < 1:
+        raise LensQuestionError(f"--width: expected pixels from 1, got {width}")
+    return lens.spread_lens.scaled(width / lens.width)
+
+
 def _plan(arguments: argparse.Namespace) -> tuple[Plan, str]:
     """The question, with the focus asked for or the advised one, and which of the two."""
-    lens, focus_m = arguments.lens, arguments.focus
+    lens, focus_m = _given_lens(arguments), arguments.focus
     if lens is None:
         if arguments.focal is None or arguments.f_number is None:
             raise LensQuestionError(

@@ -9,13 +9,14 @@ writes lens/lens.yaml (for the node's lens_calibration and for a recipe's lens:)
 An RGB-D recording will do instead of a target, where it has sharp companions: a folder with rgb/,
 depth/ and sharp/ (docs/datasets.md).
 
-With companions at a small aperture in pictures/sharp (same names), add --sharp-ratio with the
-quotient of both f-numbers: f/2.8 beside f/16 is 0.175.
+With companions at a small aperture in sharp/ (same names), add --sharp-ratio with
+the quotient of both f-numbers, for either folder: f/2.8 beside f/16 is 0.175.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,11 @@ from ddfd_training.calibration.rgbd import calibrate_rgbd, plot_rgbd
 from ddfd_training.calibration.solve import Nominal, Result, solve
 from ddfd_training.calibration.target import PAPERS_MM, Target, print_target
 from ddfd_training.datasets.rgbd_folder import RgbdFolder
+
+_LONGEST_MM = 2000.0
+_OF_THE_TARGET = (
+    "circles", "step", "diameter", "scale_error", "camera", "topic", "sharp", "shape",
+)  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,13 +128,41 @@ def _target(arguments: argparse.Namespace) -> Target:
     return Target.on_paper(arguments.paper, per_row, rows, arguments.step, arguments.diameter)
 
 
-def _measure(arguments: argparse.Namespace, target: Target, console: Console) -> Measurement:
-    path: Path = arguments.input
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing, before anything is measured."""
     if not 0 <= arguments.sharp_ratio < 1:
         raise CalibrationError(
             f"--sharp-ratio: expected 0 to below 1, got {arguments.sharp_ratio}; it is the "
             "f-number of the wide aperture over that of the small one"
         )
+    if arguments.frames < 1:
+        raise CalibrationError(f"--frames: expected at least 1, got {arguments.frames}")
+    for name in ("focal", "f_number", "pitch", "sigma_ratio", "scale_error"):
+        value = getattr(arguments, name)
+        most = _LONGEST_MM if name == "focal" else math.inf
+        if not 0 <= value <= most or math.isinf(value):
+            wanted = f"mm from 0 to {most:g}" if name == "focal" else "a number from 0"
+            raise CalibrationError(
+                f"--{name.replace('_', '-')}: expected {wanted} (0: not known), got {value:g}"
+            )
+
+
+def _check_rgbd(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse options that an RGB-D folder would leave without effect."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in _OF_THE_TARGET
+        if getattr(arguments, name) != parser.get_default(name)
+    ]
+    if given:
+        raise CalibrationError(
+            f"{arguments.input}: expected no {', '.join(given)} with an RGB-D folder, which has "
+            "depth and companions instead of a target, and one Gaussian spread; leave them out"
+        )
+
+
+def _measure(arguments: argparse.Namespace, target: Target, console: Console) -> Measurement:
+    path: Path = arguments.input
     bag = BagPictures(path, arguments.topic, arguments.frames) if is_bag(path) else None
     if bag is not None:
         pictures, count, camera = iter(bag), len(bag), bag.camera()
@@ -173,6 +207,7 @@ def _from_rgbd(arguments: argparse.Namespace, console: Console) -> None:
         nominal=nominal,
         sigma_per_diameter=arguments.sigma_ratio,
         focal_px=dataset.intrinsics[0] if dataset.intrinsics else 0.0,
+        sharp_share=arguments.sharp_ratio,
     )
     for name, (value, low, high) in (
         ("k A (px of sigma per dioptre)", result.k_a),
@@ -198,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("expected pictures of the target, or --print FILE")
     console = Console()
     try:
+        _check(arguments)
         target = _target(arguments)
         if arguments.print is not None:
             print_target(target, arguments.print)
@@ -209,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 highlight=False,
             )
         if arguments.input is not None and is_rgbd(arguments.input):
+            _check_rgbd(parser, arguments)
             _from_rgbd(arguments, console)
         elif arguments.input is not None:
             result = _calibrate(arguments, target, console)

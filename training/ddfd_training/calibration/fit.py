@@ -18,7 +18,7 @@ from ddfd_training.calibration.edge_spread import Profile
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.forward import Matrices, Spread
 
-_SPREADS_PX = np.concatenate([np.arange(0.25, 2, 0.125), np.geomspace(2, 16, 18)])
+_SPREADS_PX = np.concatenate([np.arange(0.25, 2, 0.125), np.geomspace(2, 32, 24)])
 _FOCI = 81
 _STEP = 1e-4
 OUTLIER_SCALE = 3.0

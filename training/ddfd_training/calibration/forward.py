@@ -25,7 +25,8 @@ from ddfd_training.calibration.edge_spread import Profile
 
 _HIGHEST = 1.25  # cycles per pixel: the spread of the pixels themselves leaves little beyond
 _PER_PERIOD = 1.3
-_FREQUENCIES = (96, 400)
+_FREQUENCIES = (96, 1024)
+"""Fewest and most; as many as a target needs that fills pictures of measure.LARGEST_SIDE_PX."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,10 @@ class BagPictures:
                 f"{sibling}: expected plumb_bob or rational_polynomial, got the distortion model "
                 f"{message.distortion_model!r}; record rectified images, or give --camera"
             )
-        return Camera(matrix, np.asarray(message.d, dtype=float))
+        size = (int(message.height), int(message.width))
+        return Camera(
+            matrix, np.asarray(message.d, dtype=float), size=size if min(size) > 0 else None
+        )
 
 
 def read_camera(path: Path) -> Camera:
@@ -138,28 +141,44 @@ def read_camera(path: Path) -> Camera:
         return _from_text(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        matrix = np.array(_numbers(values, "camera_matrix", "k"), dtype=float).reshape(3, 3)
-        distortion = np.array(_numbers(values, "distortion_coefficients", "d"), dtype=float)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"no keys but {type(values).__name__}")
+        matrix = np.array(_numbers(values, "camera_matrix", "k", "K"), dtype=float).reshape(3, 3)
+        distortion = np.array(_numbers(values, "distortion_coefficients", "d", "D"), dtype=float)
         model = values.get("distortion_model", "plumb_bob")
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        size = _size(values)
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise CalibrationError(
-            f"{path}: expected the YAML of a camera_info (camera_matrix, "
-            f"distortion_coefficients), got something else: {error}"
+            f"{path}: expected the YAML of a camera_info (camera_matrix and "
+            f"distortion_coefficients, or k and d), got something else: {error}; give --camera "
+            "with such a file, or fx fy cx cy in a .txt"
         ) from error
     if model not in ("plumb_bob", "rational_polynomial") or not matrix[0, 0] > 0:
         raise CalibrationError(
             f"{path}: expected a calibrated camera with the distortion model plumb_bob or "
             f"rational_polynomial, got {model!r} and K[0] = {matrix[0, 0]:g}"
         )
-    return Camera(matrix, distortion.ravel())
+    return Camera(matrix, distortion.ravel(), size=size)
 
 
-def _numbers(values: dict[str, object], *names: str) -> Sequence[float]:
-    found = next(values[name] for name in names if name in values)
-    if isinstance(found, dict):
-        found = found["data"]
-    assert isinstance(found, (list, tuple))  # or the conversion above says so
+def _numbers(values: Mapping[str, object], *names: str) -> Sequence[float]:
+    """The list under the first of ``names`` that there is; ValueError: none, or no list."""
+    found = next((values[name] for name in names if name in values), None)
+    if isinstance(found, Mapping):
+        found = found.get("data")
+    if not isinstance(found, (list, tuple)):
+        raise ValueError(f"expected a list under {' or '.join(names)}, got {found!r}")
     return found
+
+
+def _size(values: Mapping[str, object]) -> tuple[int, int] | None:
+    """Height and width that the file names, if it does."""
+    height, width = (values.get(f"image_{side}", values.get(side)) for side in ("height", "width"))
+    if height is None or width is None:
+        return None
+    if type(height) is not int or type(width) is not int or min(height, width) < 1:
+        raise ValueError(f"expected the image's size in whole pixels, got {width!r}x{height!r}")
+    return height, width
 
 
 def _from_text(path: Path) -> Camera:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from ddfd_training.calibration.detection import (
@@ -20,6 +21,9 @@ from ddfd_training.calibration.target import Target
 
 FEWEST_PICTURES = 4
 MOST_PROFILES = 500
+LARGEST_SIDE_PX = 1280
+"""Larger pictures are scaled down to this before they are measured: blur that spans many pixels
+tells nothing more in finer ones, and the time and memory of the fit grow with them."""
 _POSE_ERROR_PX = 2.0
 
 
@@ -56,9 +60,10 @@ class Measurement:
         names: Of the pictures, by number.
         distances_m: Of the target's middle, by number.
         camera: Intrinsics that were used.
-        size: Height and width of the pictures.
+        size: Height and width of the pictures as measured, which all pixels here are of.
         skipped: Names of pictures that were left out, with the reason.
         response: ``srgb`` or ``linear``.
+        scale: Of the pictures as measured to those given, 1 or less.
     """
 
     profiles: list[Profile]
@@ -68,23 +73,46 @@ class Measurement:
     size: tuple[int, int]
     skipped: dict[str, str]
     response: str
+    scale: float = 1.0
 
 
-def find_target(pictures: Iterable[Picture], target: Target) -> tuple[list[Found], dict[str, str]]:
-    """Pictures that show the whole target, and why the others do not serve."""
+def measured_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width at which pictures of ``size`` are measured."""
+    scale = min(1.0, LARGEST_SIDE_PX / max(size))
+    return round(size[0] * scale), round(size[1] * scale)
+
+
+def _as_measured(image: np.ndarray) -> np.ndarray:
+    height, width = measured_size((image.shape[0], image.shape[1]))
+    if (height, width) == image.shape[:2]:
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def find_target(
+    pictures: Iterable[Picture], target: Target
+) -> tuple[list[Found], dict[str, str], tuple[int, int]]:
+    """Pictures that show the whole target, why the others do not serve, and the size given.
+
+    They come back as they are measured, see ``LARGEST_SIDE_PX``.
+    """
     found: list[Found] = []
     skipped: dict[str, str] = {}
+    given = (0, 0)
     for picture in pictures:
-        if found and picture.image.shape[:2] != found[0].picture.image.shape[:2]:
-            skipped[picture.name] = f"another size, {picture.image.shape[:2]}"
+        size = (picture.image.shape[0], picture.image.shape[1])
+        if found and size != given:
+            skipped[picture.name] = f"another size, {size}"
             continue
-        best = picture.image if picture.sharp is None else picture.sharp
-        circles = find_circles(best, target)
+        sharp = None if picture.sharp is None else _as_measured(picture.sharp)
+        smaller = Picture(picture.name, _as_measured(picture.image), sharp)
+        circles = find_circles(smaller.image if sharp is None else sharp, target)
         if circles is None:
             skipped[picture.name] = "target not found"
         else:
-            found.append(Found(picture, circles))
-    return found, skipped
+            found.append(Found(smaller, circles))
+            given = size
+    return found, skipped, given
 
 
 def measure(
@@ -101,15 +129,17 @@ def measure(
     Args:
         pictures: Of one size.
         target: The target.
-        camera: Intrinsics; None: estimated from the pictures.
+        camera: Intrinsics of the pictures, or of scaled ones where it knows its size; None:
+            estimated from the pictures.
         response: See ``linear_light``.
         sharp_share: Blur of sharp companions over that of the pictures: the ratio of f-numbers.
         say: Told what is being done.
 
     Raises:
-        CalibrationError: Too few pictures show the target, or the camera is not determined.
+        CalibrationError: Too few pictures show the target, the camera is not determined, or its
+            intrinsics are of images of another shape.
     """
-    found, skipped = find_target(pictures, target)
+    found, skipped, given = find_target(pictures, target)
     if len(found) < FEWEST_PICTURES:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:4])
         raise CalibrationError(
@@ -117,10 +147,16 @@ def measure(
             f"{target.per_row}x{target.rows} circles, got {len(found)} ({reasons}); keep all of "
             "it in the picture, evenly lit, and say how it was printed (--circles)"
         )
-    height, width = found[0].picture.image.shape[:2]
+    size = measured_size(given)
+    if size != given:
+        say(
+            f"pictures of {given[1]}x{given[0]} are measured at {size[1]}x{size[0]}: all pixels "
+            "are of that size"
+        )
     if camera is None:
         say("estimating the camera's intrinsics")
-        camera = estimate_camera([f.circles_px for f in found], target, (height, width))
+        camera = estimate_camera([f.circles_px for f in found], target, size)
+    camera = camera.for_size(given if camera.size is None else camera.size).for_size(size)
     collected: list[Profile] = []
     names: list[str] = []
     distances_m: list[float] = []
@@ -143,7 +179,9 @@ def measure(
             f"{len(names)} ({reasons})"
         )
     collected = _thinned(collected)
-    return Measurement(collected, names, distances_m, camera, (height, width), skipped, response)
+    return Measurement(
+        collected, names, distances_m, camera, size, skipped, response, size[1] / given[1]
+    )
 
 
 def _of_picture(

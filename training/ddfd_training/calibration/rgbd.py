@@ -5,6 +5,9 @@ distance, the companion is blurred until it looks like the photograph. That blur
 the same line as that of the target's edges: sigma^2 = b + (k A)^2 (1/d - 1/d_f)^2. Second moments
 tell k A; A needs k.
 
+A companion at r times the aperture has r times the blur itself, so that only (k A)^2 (1 - r^2) is
+between both: spreads are divided by sqrt(1 - r^2). What both have in focus is not seen at all.
+
 Without companions the softness of things themselves cannot be told from the lens: a trial with the
 sharpest edges at each distance was off by a factor of three, so that is refused.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -32,6 +35,7 @@ from ddfd_training.calibration.solve import (
     WIDEST_A,
     WIDEST_FOCUS_DIOPTRE,
     Nominal,
+    written_lens,
 )
 from ddfd_training.datasets.sample import RgbdSample
 
@@ -58,7 +62,7 @@ class Spreads:
 
     Attributes:
         dioptre: Inverse distances.
-        sigma_px: Standard deviations in pixels.
+        sigma_px: Standard deviations in pixels, beyond the companion's own in focus.
         frame: Number of the frame each is from.
     """
 
@@ -75,7 +79,8 @@ class RgbdResult:
     spreads: Spreads
     k_a: tuple[float, float, float]
     focus_dioptre: tuple[float, float, float]
-    sigma_0_px: float
+    relative_sigma_0_px: float
+    """What is left in focus beside the companion: not the camera's spread there."""
 
 
 def windows(sample: RgbdSample, frame: int, response: str) -> Spreads:
@@ -186,6 +191,7 @@ def calibrate_rgbd(
     nominal: Nominal = _UNKNOWN,
     sigma_per_diameter: float = 0.0,
     focal_px: float = 0.0,
+    sharp_share: float = 0.0,
 ) -> RgbdResult:
     """Fit the lens to frames with depth and sharp companions.
 
@@ -195,6 +201,8 @@ def calibrate_rgbd(
         nominal: What is written on the lens; tells A from k A.
         sigma_per_diameter: k, if known.
         focal_px: Focal length in pixels, if known.
+        sharp_share: Blur of the companions over that of the photographs, the ratio of f-numbers;
+            0: they have none.
 
     Raises:
         CalibrationError: Blur or distances say too little.
@@ -220,6 +228,7 @@ def calibrate_rgbd(
             f"recording: expected at least {_FEWEST} textured places of one distance, got "
             f"{len(spreads.dioptre)}; record more frames of textured surfaces with good depth"
         )
+    spreads = replace(spreads, sigma_px=spreads.sigma_px / math.sqrt(1 - sharp_share**2))
     line = robust_line(spreads)
     largest_px = 4 * line[0] * float(np.abs(spreads.dioptre - line[1]).max())
     if largest_px < SMALLEST_BLUR_PX:
@@ -249,9 +258,13 @@ def plot_rgbd(result: RgbdResult, path: Path) -> Path:
     axes = figure.subplots()
     axes.plot(result.spreads.dioptre, result.spreads.sigma_px, ".", markersize=3, alpha=0.4)
     line = np.linspace(0, float(result.spreads.dioptre.max()) * 1.1, 300)
-    best = np.hypot(result.sigma_0_px, result.k_a[0] * (line - result.focus_dioptre[0]))
+    best = np.hypot(result.relative_sigma_0_px, result.k_a[0] * (line - result.focus_dioptre[0]))
     axes.plot(line, best, color="tab:red", label="fit")
-    axes.set(xlabel="inverse distance (1/m)", ylabel="spread, sigma (px)", ylim=(0, None))
+    axes.set(
+        xlabel="inverse distance (1/m)",
+        ylabel="spread beyond the companion's in focus, sigma (px)",
+        ylim=(0, None),
+    )
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,8 +305,7 @@ def _record(
     if not k:
         k, source = ASSUMED_SIGMA_PER_DIAMETER, "assumed"
         if nominal.focal_length_m and nominal.f_number and nominal.pixel_pitch_m:
-            written = LensConfig(nominal.focal_length_m, nominal.f_number, focus_m, pitch_m)
-            k, source = line[0] / written.px_per_dioptre, "nominal"
+            k, source = line[0] / written_lens(nominal, focus_m).px_per_dioptre, "nominal"
     focal_m = nominal.focal_length_m or (focal_px or 1.2 * size[1]) * pitch_m
     image_m = 1 / (1 / focal_m - 1 / focus_m)
     lens = LensConfig(focal_m, focal_m * image_m / (pitch_m * line[0] / k), focus_m, pitch_m)
@@ -306,7 +318,6 @@ def _record(
         sigma_per_diameter=round(k, 5),
         gaussian_share=1.0,
         gaussian_sigma_per_diameter=round(k, 5),
-        sigma_0_px=round(line[2], 5),
         source=source,
         details={"from": "RGB-D frames", "k_px_per_dioptre": round(float(line[0]), 4)},
     )

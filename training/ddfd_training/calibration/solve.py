@@ -82,7 +82,7 @@ def solve(
 
     Args:
         measurement: Profiles of all pictures.
-        nominal: Values written on lens and sensor.
+        nominal: Values written on lens and sensor, its pitch of the pictures as given.
         scale_error: Standard deviation of the print's size, as a share; that of the focal length
             is added.
         sigma_per_diameter: k, where the shape cannot tell; 0: nominal values, or an assumption.
@@ -91,6 +91,7 @@ def solve(
     Raises:
         CalibrationError: Blur or the span of distances is too small, or pictures contradict.
     """
+    nominal = replace(nominal, pixel_pitch_m=nominal.pixel_pitch_m / measurement.scale)
     matrices, own_px, measurement = _legible(measurement)
     found = measurement.profiles
     _check_blur(own_px, measurement)
@@ -223,10 +224,7 @@ def _calibration(
         if sigma_per_diameter:
             k, source = sigma_per_diameter, "given"
         elif nominal.focal_length_m and nominal.f_number and nominal.pixel_pitch_m:
-            written = LensConfig(
-                nominal.focal_length_m, nominal.f_number, focus_m, nominal.pixel_pitch_m
-            )
-            k, source = ka / written.px_per_dioptre, "nominal"
+            k, source = ka / written_lens(nominal, focus_m).px_per_dioptre, "nominal"
         else:
             k, source = ASSUMED_SIGMA_PER_DIAMETER, "assumed"
         strength = (ka / k, _DISK * low / k, _DISK * high / k)
@@ -248,6 +246,21 @@ def _calibration(
         source=source,
     )
     return record, strength
+
+
+def written_lens(nominal: Nominal, focus_m: float) -> LensConfig:
+    """The lens of its nominal values at the focus measured.
+
+    Raises:
+        CalibrationError: There is no such lens.
+    """
+    try:
+        return LensConfig(nominal.focal_length_m, nominal.f_number, focus_m, nominal.pixel_pitch_m)
+    except ValueError as error:
+        raise CalibrationError(
+            f"--focal, --f-number, --pitch: expected those of a lens that is focused at "
+            f"{focus_m:.3g} m, as measured, got none: {error}; check their units (mm and um)"
+        ) from error
 
 
 def _lens(strength: float, focus_m: float, focal_px: float, pitch_m: float) -> LensConfig:

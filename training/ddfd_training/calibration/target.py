@@ -36,7 +36,7 @@ class Target:
         page_mm: Width and height of the sheet.
 
     Raises:
-        CalibrationError: Circles touch each other or do not fit on the sheet.
+        CalibrationError: Circles touch each other.
     """
 
     per_row: int = 3
@@ -56,13 +56,6 @@ class Target:
             raise CalibrationError(
                 f"target: expected circles of less than {0.8 * _SQRT2 * self.step_mm:.1f} mm, so "
                 f"that blurred ones stay apart, got {self.diameter_mm:g} mm"
-            )
-        margin_mm = _MARGIN * self.step_mm
-        if min(self.margins_mm()) < margin_mm:
-            raise CalibrationError(
-                f"target: expected a white margin of at least {margin_mm:.1f} mm on "
-                f"a sheet of {self.page_mm} mm, got {min(self.margins_mm()):.1f} mm; take larger "
-                "paper, fewer circles or a smaller --step"
             )
 
     @classmethod
@@ -118,8 +111,9 @@ def print_target(target: Target, path: Path, dpi: int = 300) -> Path:
     """Write the sheet as ``.pdf`` (in its true size) or ``.png`` (with its resolution noted).
 
     Raises:
-        CalibrationError: Another suffix.
+        CalibrationError: The circles do not fit on the sheet, or another suffix.
     """
+    _check_margin(target)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".png":
         from matplotlib.image import imsave
@@ -130,6 +124,17 @@ def print_target(target: Target, path: Path, dpi: int = 300) -> Path:
     else:
         raise CalibrationError(f"target: expected a .pdf or .png file, got {path.name}")
     return path
+
+
+def _check_margin(target: Target) -> None:
+    """Only of what is printed: a print that came out a little too large is measured as it is."""
+    margin_mm = _MARGIN * target.step_mm
+    if min(target.margins_mm()) < margin_mm:
+        raise CalibrationError(
+            f"target: expected a white margin of at least {margin_mm:.1f} mm on "
+            f"a sheet of {target.page_mm} mm, got {min(target.margins_mm()):.1f} mm; take larger "
+            "paper, fewer circles or a smaller --step"
+        )
 
 
 def _print_pdf(target: Target, path: Path) -> None:
