@@ -13,9 +13,6 @@ OUT ?= out
 TORCH_INDEX ?=
 # Further arguments for pytest: make test PYTEST_ARGS="-k optics"
 PYTEST_ARGS ?=
-# Test processes beside each other: a number, or auto, as many as there are cores; 0 tests in one process,
-# which a debugger needs. test/conftest.py says what stays together.
-WORKERS ?= auto
 BENCH_ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -51,7 +48,7 @@ demo: $(VENV)/.demo  ## run the node on an image stream: pictures in out/, a tab
 	$(PY) -m ddfd_demo $(if $(INPUT),--input "$(INPUT)") --out "$(OUT)"
 
 test: lint  ## everything that decides whether a change is good: linters, types, tests
-	$(PY) -m pytest --numprocesses "$(WORKERS)" --dist loadgroup $(PYTEST_ARGS)
+	$(PY) -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(PY) -m ruff check .

@@ -28,11 +28,6 @@ os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="ddfd_ros_log_"))
 os.environ.setdefault("MPLBACKEND", "Agg")
 prepare_environment()
 
-# Test processes that run beside each other share the cores.
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    SHARE = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, SHARE)))
-
 # On a robot, `colcon test` has neither torch nor the tools of export: the folders that need them
 # are left out there, and the report says so. `make test` installs everything.
 NEEDS = {
@@ -51,18 +46,6 @@ LEFT_OUT = {
     if (missing := [name for name in needs if importlib.util.find_spec(name) is None])
 }
 collect_ignore = sorted(LEFT_OUT)
-
-
-PROCESSES = ("bag", "demo", "launch", "ros")
-"""Folders whose tests start processes that have to answer in time: never two at once."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what stays in one process where pytest-xdist is told to distribute by group."""
-    for item in items:
-        path = item.path.relative_to(REPOSITORY / "test")
-        together = "processes" if path.parts[0] in PROCESSES else path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(together))
 
 
 def pytest_report_header() -> list[str]:

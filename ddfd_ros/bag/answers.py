@@ -11,8 +11,8 @@ from ddfd_ros.bag.source import CameraInfos
 from ddfd_ros.bag.writing import Topic
 from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
 from ddfd_ros.core.camera_model import correct_camera
-from ddfd_ros.core.compressed import encode_compressed
-from ddfd_ros.core.image_codec import ImageData, decode, encode_depth, encode_rgb
+from ddfd_ros.core.compressed import encode_compressed, encoded_format
+from ddfd_ros.core.image_codec import ImageData, decode, encode_depth, encode_mono, encode_rgb
 from ddfd_ros.core.pipeline import Pipeline
 from ddfd_ros.core.point_cloud import Optics, Rays, make_points
 from ddfd_ros.core.preprocessing import Intrinsics
@@ -135,7 +135,8 @@ class FrameAnswers:
             cloud = self._cloud(header, info, camera, estimate, estimate.depth_m, colours, scales)
             yield self._name(CLOUD), cloud
         if ZONES in self._made and estimate.zones is not None:
-            yield self._name(ZONES), self._zones(header, estimate.zones)
+            zones = encode_mono(estimate.zones, self._header(header))
+            yield self._name(ZONES), self._serialized(zones)
         if COMPRESSED in self._made and estimate.sharp_rgb is not None:
             yield self._name(COMPRESSED), self._compressed(header, estimate.sharp_rgb)
 
@@ -171,21 +172,13 @@ class FrameAnswers:
             encoded = encode_depth(values, self._header(header), encoding)
         return self._serialized(encoded)
 
-    def _zones(self, header: Any, zones: np.ndarray) -> bytes:
-        """A uint8 ``[H, W]`` plane as ``mono8``."""
-        height, width = zones.shape
-        data = np.ascontiguousarray(zones).ravel()
-        return self._serialized(
-            ImageData(self._header(header), height, width, "mono8", step=width, data=data)
-        )
-
     def _compressed(self, header: Any, rgb: np.ndarray) -> bytes:
         """A picture as a file, in the terms of image_transport."""
         kind = self._parameters.compressed_format
         content = encode_compressed(rgb, kind, self._parameters.jpeg_quality)
         message = self._types[_COMPRESSED](
             header=self._header(header),
-            format=f"rgb8; {kind} compressed bgr8",
+            format=encoded_format(kind),
             data=np.frombuffer(content, np.uint8),
         )
         return bytes(self._store.serialize_cdr(message, _COMPRESSED))

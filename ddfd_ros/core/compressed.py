@@ -97,6 +97,11 @@ def encode_compressed(rgb: np.ndarray, kind: str = "jpeg", quality: int = 90) ->
     return bytes(content)
 
 
+def encoded_format(kind: str) -> str:
+    """What image_transport calls a file of ``encode_compressed``: the field ``format``."""
+    return f"rgb8; {kind} compressed bgr8"
+
+
 def _from_bayer(data: bytes, format_text: str, what: str) -> np.ndarray:
     """The picture in a file that was made of a Bayer image, RGB."""
     cv2 = load_opencv(what)

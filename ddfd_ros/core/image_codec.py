@@ -157,6 +157,20 @@ def encode_rgb(
     return _message(np.ascontiguousarray(values), header, encoding, message_type)
 
 
+def encode_mono(
+    plane: np.ndarray, header: Any, message_type: Callable[[], Any] = ImageData
+) -> Any:
+    """A uint8 plane ``[H, W]``, such as a mask, as a ``mono8`` ``Image`` message.
+
+    Arguments and errors otherwise as of :func:`encode_rgb`.
+    """
+    if plane.ndim != 2 or plane.dtype != np.uint8 or 0 in plane.shape:
+        raise ImageFormatError(
+            f"plane: expected a uint8 array [H, W], got {plane.dtype} {plane.shape}"
+        )
+    return _message(np.ascontiguousarray(plane), header, "mono8", message_type)
+
+
 def _message(
     values: np.ndarray, header: Any, encoding: str, message_type: Callable[[], Any]
 ) -> Any:

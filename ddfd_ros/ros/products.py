@@ -10,7 +10,8 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from ddfd_ros.core.colour_map import colour_depth
-from ddfd_ros.core.compressed import encode_compressed
+from ddfd_ros.core.compressed import encode_compressed, encoded_format
+from ddfd_ros.core.image_codec import encode_mono
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.point_cloud import Optics, Rays, make_points
 from ddfd_ros.core.types import Estimate
@@ -86,7 +87,7 @@ class Products:
             colours = colour_depth(result.estimate.depth_m, near_m, far_m)
             messages[COLOUR] = self._encoders[COLOUR].encode(colours, result.header, "rgb8")
         if ZONES in demand and result.estimate.zones is not None:
-            messages[ZONES] = _mono(result.estimate.zones, result.header)
+            messages[ZONES] = encode_mono(result.estimate.zones, result.header, Image)
         if COMPRESSED in demand and result.estimate.sharp_rgb is not None:
             messages[COMPRESSED] = _compressed(
                 result.estimate.sharp_rgb, result.header, parameters
@@ -118,21 +119,11 @@ class Products:
         return cloud_message(points, result.header)
 
 
-def _mono(values: np.ndarray, header: Any) -> Image:
-    """A uint8 ``[H, W]`` plane as ``mono8``."""
-    height, width = values.shape
-    message = Image(header=header, height=height, width=width, encoding="mono8", step=width)
-    data = array.array("B")
-    data.frombytes(np.ascontiguousarray(values).tobytes())
-    message.data = data
-    return message
-
-
 def _compressed(rgb: np.ndarray, header: Any, parameters: NodeParameters) -> CompressedImage:
     """A picture as a file, in the terms of image_transport."""
     kind = parameters.compressed_format
     content = encode_compressed(rgb, kind, parameters.jpeg_quality)
-    message = CompressedImage(header=header, format=f"rgb8; {kind} compressed bgr8")
+    message = CompressedImage(header=header, format=encoded_format(kind))
     data = array.array("B")
     data.frombytes(content)
     message.data = data

@@ -16,8 +16,7 @@ from ddfd_training.claims_check import (
 )
 from ddfd_training.claims_tables import (
     DEPTH_HEAD,
-    constant_rows,
-    depth_cells,
+    depth_rows,
     gain_text,
     judge,
     two_sides,
@@ -60,12 +59,6 @@ def smoothing(results: Results) -> list[Finding]:
     """Thesis table 2.1: L1-gradient smoothing is best, and by far by the edge measure."""
     source = "Nazir's thesis, table 2.1 (rms .559 m and KLD 7101 of Xian, .619 m and 9009 of none)"
     arms = {f"smoothing-{name}": name for name in SMOOTHINGS}
-    rows = [
-        (name, str(len(found)), *depth_cells(found, KLD))
-        for arm, name in arms.items()
-        if (found := results.of(arm))
-    ]
-    rows += constant_rows(results, list(arms), KLD)
     head = ("smoothing", *DEPTH_HEAD[1:-1], "edge divergence", DEPTH_HEAD[-1])
     sides = ("smoothing-xian", "smoothing-none")
     findings = []
@@ -80,7 +73,7 @@ def smoothing(results: Results) -> list[Finding]:
         unit = "m" if path == RMSE else "bit"
         text = "Trained and tested on defocused images (focus 8 m); the thesis on sharp ones. "
         text += f"{'Rms error' if path == RMSE else 'Edge divergence'} {gain_text(gain, unit)}."
-        table = tuple(rows) if path == RMSE else ()
+        table = depth_rows(results, arms, KLD) if path == RMSE else ()
         verdict, basis = judge(results, gain, sides, path)
         findings.append(Finding(title, source, verdict, text, head, table, basis))
     return findings

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.claims_plan import BaselineConfig, Plan, ProbeConfig, at
 from ddfd_training.config import SourceConfig
 from ddfd_training.evaluate import ConstantDepth, Evaluation, Model
+from ddfd_training.evaluate_data import mean_known_m
 from ddfd_training.evaluate_items import Item
 from ddfd_training.metrics import depth_metrics, edge_kld, image_metrics
 from ddfd_training.network_model import to_batch
@@ -162,14 +162,5 @@ def mean_depth_m(source: SourceConfig, lens: LensConfig, cache: str) -> float:
         DatasetError: None of its depths is known.
     """
     images = open_source(source, lens, cache)
-    total, count = 0.0, 0
-    for frame in images.frames:
-        depth_m = images.item(frame)["depth_m"]
-        known_m = np.clip(depth_m[np.isfinite(depth_m)], *DEPTH_CLIP_M)
-        total += float(known_m.sum(dtype=np.float64))
-        count += known_m.size
-    if not count:
-        raise DatasetError(
-            f"constant: expected known depths in {source.root}, got none; name a source with depth"
-        )
-    return total / count
+    maps = (images.item(frame)["depth_m"] for frame in images.frames)
+    return mean_known_m(maps, DEPTH_CLIP_M, source.root)

@@ -32,14 +32,17 @@ ONE_DEPTH = 0.1
 """Answers that span less than this share of the true depths are called one depth."""
 
 
-def depth_rows(results: Results, arms: dict[str, str]) -> tuple[tuple[str, ...], ...]:
-    """A row of depth errors for each arm (name -> label), and of always answering the mean."""
+def depth_rows(results: Results, arms: dict[str, str], *more: str) -> tuple[tuple[str, ...], ...]:
+    """A row of depth errors for each arm (name -> label), and of always answering the mean.
+
+    ``more``: paths of further measures, as of :func:`depth_cells`.
+    """
     rows = [
-        (label, str(len(found)), *depth_cells(found))
+        (label, str(len(found)), *depth_cells(found, *more))
         for arm, label in arms.items()
         if (found := results.of(arm))
     ]
-    return (*rows, *constant_rows(results, list(arms)))
+    return (*rows, *constant_rows(results, list(arms), *more))
 
 
 def depth_cells(found: Sequence[Result], *more: str) -> tuple[str, ...]:

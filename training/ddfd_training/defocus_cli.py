@@ -26,12 +26,12 @@ from ddfd_training.datasets.base import RgbdSample, read_rgb
 from ddfd_training.datasets.rgbd_folder import (
     FRAME_FOLDERS,
     LENS_FILE,
-    MAX_MILLIMETRES,
     REGISTRATION_FILE,
     RgbdFolder,
     depth_steps,
     read_depth_m,
     require_own_frames,
+    too_far_note,
 )
 from ddfd_training.defocus_cache import RenderSettings, render_sample
 from ddfd_training.depth_fill import fill_depth
@@ -187,10 +187,7 @@ def _folder(arguments: argparse.Namespace, settings: RenderSettings, console: Co
         _write(target / "depth" / name, steps)
     console.print(f"{count} frames written to {target}", highlight=False)
     if too_far:
-        console.print(
-            f"{too_far} pixels are farther than {MAX_MILLIMETRES / 1000} m: written as unknown",
-            highlight=False,
-        )
+        console.print(too_far_note(too_far), highlight=False)
     if folder.skipped:
         console.print(f"left out, without image or depth: {len(folder.skipped)}", highlight=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -259,13 +259,28 @@ def mean_training_depth_m(options: DataOptions) -> float:
         )
     sharp = {"sharp": False} if "sharp" in option_names(options.data) else {}
     dataset = _open(replace(options, options={**options.options, **sharp}), "train")
-    low, high = dataset.clip_m or (0.0, np.inf)
+    maps = (dataset[index].depth_m for index in range(len(dataset)))
+    return mean_known_m(maps, dataset.clip_m or (0.0, np.inf), options.data)
+
+
+def mean_known_m(maps: Iterable[np.ndarray], clip_m: tuple[float, float], where: str) -> float:
+    """Mean of all known depths, clipped as errors are counted, in metres.
+
+    Args:
+        maps: Depth in metres, NaN where unknown.
+        clip_m: Nearest and farthest.
+        where: What the error calls their origin.
+
+    Raises:
+        DatasetError: None of them is known.
+    """
     total, count = 0.0, 0
-    for index in range(len(dataset)):
-        known = dataset[index].depth_m
-        known = np.clip(known[np.isfinite(known)], low, high)
-        total += float(known.sum(dtype=np.float64))
-        count += known.size
+    for depth_m in maps:
+        known_m = np.clip(depth_m[np.isfinite(depth_m)], *clip_m)
+        total += float(known_m.sum(dtype=np.float64))
+        count += known_m.size
     if not count:
-        raise DatasetError(f"baseline: expected depth in {options.data}, got none")
+        raise DatasetError(
+            f"mean depth: expected known depths in {where}, got none; name data with depth"
+        )
     return total / count

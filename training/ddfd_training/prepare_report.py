@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ddfd_training.datasets.rgbd_folder import MAX_MILLIMETRES
+from ddfd_training.datasets.rgbd_folder import too_far_note
 from ddfd_training.prepare import PrepareOptions, ViewReport
 
 SHOWN = 40
@@ -80,11 +80,7 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
         highlight=False,
     )
     if summary["depth_too_far_px"]:
-        console.print(
-            f"{summary['depth_too_far_px']} pixels are farther than {MAX_MILLIMETRES / 1000} m: "
-            "written as unknown",
-            highlight=False,
-        )
+        console.print(too_far_note(summary["depth_too_far_px"]), highlight=False)
 
 
 def _number(value: float | None) -> str:

@@ -74,6 +74,11 @@ def depth_steps(depth_m: np.ndarray) -> tuple[np.ndarray, int]:
     return np.where(too_far, 0, millimetres).astype(np.uint16), int(np.count_nonzero(too_far))
 
 
+def too_far_note(count: int) -> str:
+    """What to say of the pixels that :func:`depth_steps` counted."""
+    return f"{count} pixels are farther than {MAX_MILLIMETRES / 1000} m: written as unknown"
+
+
 def require_own_frames(out: Path, kinds: Collection[str], names: Collection[str]) -> None:
     """Check that nobody else's frames are in a folder that a run writes ``KIND/NAME.png`` to.
 
