@@ -113,7 +113,8 @@ def _installed_name(name: str, wheel: Path) -> str | None:
 def own_constraints(project: Path, folder: Path) -> Path:
     """The project's pins without those of NumPy 2, for which TensorRT 8.6 is too old."""
     text = (project / "requirements" / "constraints.txt").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not re.match(r"(numpy|onnx|ml-dtypes)==", line)]
+    newer = r"(numpy|onnx|ml-dtypes|opencv-python-headless)=="
+    lines = [line for line in text.splitlines() if not re.match(newer, line)]
     path = folder / "constraints.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
