@@ -14,6 +14,7 @@ What matters most comes first, and everything is written as soon as it is known.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from benchmarks.gpu_count import count_work
 from benchmarks.gpu_engine import WARM_UP_S
 from benchmarks.record import RESULTS, write_results
 from ddfd_ros.core.errors import DdfdError, ModelLoadError
-from ddfd_ros.inference.engine_manifest import GpuMachine, file_sha256
+from ddfd_ros.inference.engine_manifest import GpuMachine, file_sha256, read_manifest
 from ddfd_ros.inference.gpu_probe import probe_gpu
 from ddfd_ros.ros.environment import shipped_models
 from ddfd_trt.benchmark import parse_size
@@ -180,7 +181,12 @@ class Bench:
     def write(self) -> None:
         """Write ``gpu.json``, whole at any time."""
         out: Path = self._options.out
-        figures = {"gpu": self._machine.__dict__, "size": self._size, "models": self.results}
+        figures = {
+            "gpu": self._machine.__dict__,
+            "size": self._size,
+            "engine_options": self._options.engine_options,
+            "models": self.results,
+        }
         partial = write_results("gpu", figures | {"left_out": self.left_out}, out / ".partial")
         partial.replace(out / partial.name)
         partial.parent.rmdir()
@@ -189,7 +195,7 @@ class Bench:
         path, checkpoint = model_files(step.model, self._folder)
         if step.precision:
             heads = _HEAD_SETS[step.head_set]
-            folder = self._folder / f"{step.model}-{step.head_set}"
+            folder = self._folder / "-".join([step.model, step.head_set, *self._options_tag()])
             figures = self._engine(path, step.precision, heads, folder)
             result["engines"][f"{step.precision} {step.head_set}"] = figures
             return
@@ -204,6 +210,11 @@ class Bench:
         if all(rates):
             result["floor_ms"] = work.floor_ms(*rates)
 
+    def _options_tag(self) -> list[str]:
+        """Tells engines of other options apart; nothing where there are none."""
+        options = self._options.engine_options
+        return [hashlib.sha256("\0".join(options).encode()).hexdigest()[:8]] if options else []
+
     def _common(self) -> list[str]:
         options = self._options
         return ["--size", self._size, "--repeats", str(options.repeats),
@@ -215,8 +226,7 @@ class Bench:
         """Build one engine, unless it is there, and measure it."""
         folder.mkdir(parents=True, exist_ok=True)
         engine = folder / f"{precision}-{self._size}.engine"
-        record = engine.with_name(engine.name + ".manifest.json")
-        if not _is_built(record, path):
+        if not is_built(engine, path, self._machine):
             command = [sys.executable, "-m", "ddfd_trt.engine_cli", str(path), str(engine)]
             command += ["--size", self._size, "--precision", precision]
             command += ["--timing-cache", str(self._folder / "timing.cache")]
@@ -225,24 +235,24 @@ class Bench:
             build = subprocess.run(command, capture_output=True, text=True, check=False)
             if build.returncode:
                 return {"error": " ".join(build.stderr.split()[-60:])}
-        manifest = json.loads(record.read_text(encoding="utf-8"))
+        manifest = read_manifest(engine, verify=False)
         growth = self._options.growth_frames if heads is None and precision == "fp16" else 0
         figures = run_json(
             "benchmarks.gpu_engine", str(engine), *self._common(), "--growth-frames", str(growth)
         )
         return figures | {
-            "build_s": manifest["build_seconds"],
-            "engine_bytes": manifest["engine_bytes"],
-            "parity": manifest["parity"]["heads"],
+            "build_s": manifest.build_seconds,
+            "engine_bytes": manifest.engine_bytes,
+            "parity": manifest.parity["heads"],
         }
 
 
-def _is_built(record: Path, model: Path) -> bool:
-    """Whether an engine's manifest is there and names this model."""
-    if not record.is_file():
+def is_built(engine: Path, model: Path, machine: GpuMachine) -> bool:
+    """Whether a whole engine is there, of this model and for this machine."""
+    try:
+        return not read_manifest(engine).mismatches(machine, file_sha256(model))
+    except DdfdError:
         return False
-    known = json.loads(record.read_text(encoding="utf-8"))["onnx_sha256"]
-    return bool(known == file_sha256(model))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from benchmarks import gpu
 from benchmarks.gpu_count import count_work
 from benchmarks.gpu_engine import clocks_under, warm_up
 from benchmarks.gpu_others import TorchRun, allow_tf32
-from ddfd_ros.inference.engine_manifest import GpuMachine
+from ddfd_ros.core.shipped import resolve_model
+from ddfd_ros.inference.engine_manifest import GpuMachine, manifest_path, read_manifest
 from ddfd_ros.model.byte_graph import ByteGraph
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_trt.export_onnx import trace_to_onnx
@@ -94,14 +96,26 @@ def test_the_whole_benchmark_over_the_stand_in(bench, shipped, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
 
 
-def test_an_engine_that_was_kept_is_not_taken_for_another_size(bench, shipped, tmp_path):
-    for size in ("96x64", "64x32"):
+def test_an_engine_that_was_kept_is_not_taken_for_another(bench, shipped, tmp_path):
+    keep, level = tmp_path / "k", ["--optimization-level", "2"]
+    for size, options in (("96x64", []), ("64x32", []), ("96x64", level)):
         done, found = bench("--models", shipped, "--precisions", "fp16", "--head-sets", "depth",
-                            "--keep", str(tmp_path / "k"), "--size", size)  # fmt: skip
+                            "--keep", str(keep), "--size", size,
+                            *(["--engine-options", *options] if options else []))  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert found["models"][shipped]["engines"]["fp16 depth"]["p50_ms"] > 0
-    built = sorted(path.name for path in (tmp_path / "k").rglob("*.engine"))
-    assert built == ["fp16-64x32.engine", "fp16-96x64.engine"]
+        assert found["engine_options"] == options
+    plain, other = sorted(folder for folder in keep.iterdir() if folder.is_dir())
+    assert plain.name == f"{shipped}-depth"
+    names = [sorted(path.name for path in folder.glob("*.engine")) for folder in (plain, other)]
+    assert names == [["fp16-64x32.engine", "fp16-96x64.engine"], ["fp16-96x64.engine"]]
+    engine, model = other / "fp16-96x64.engine", resolve_model(shipped, ".onnx", parameter="")
+    machine = read_manifest(engine).machine
+    assert gpu.is_built(engine, model, machine)
+    assert not gpu.is_built(engine, model, replace(machine, gpu_name="another"))
+    assert not gpu.is_built(engine, manifest_path(engine), machine)
+    engine.write_bytes(engine.read_bytes()[:-1])
+    assert not gpu.is_built(engine, model, machine)
 
 
 def test_what_fails_does_not_take_the_rest_along(bench, shipped):
