@@ -394,8 +394,12 @@ def room(index, lens=None):
 def test_rgbd_frames_with_sharp_companions_stand_for_the_target():
     lens = lens_of(10.0, 6.0)
     result = calibrate_rgbd(
-        [room(i, lens) for i in range(3)], response="linear", sigma_per_diameter=0.37
+        [room(i, lens) for i in range(3)],
+        response="linear",
+        sigma_per_diameter=0.37,
+        frame_size=(500, 700),  # of which these are parts
     )
+    assert (result.calibration.height, result.calibration.width) == (500, 700)
     assert result.k_a[0] == pytest.approx(3.7, rel=0.08)
     assert result.focus_dioptre[0] == pytest.approx(1 / 6, abs=0.05)
     assert result.calibration.lens.px_per_dioptre == pytest.approx(10.0, rel=0.08)

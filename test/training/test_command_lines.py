@@ -227,6 +227,22 @@ def test_evaluate_a_checkpoint_on_a_folder(recording, checkpoint, tmp_path, caps
         assert word in printed
 
 
+def test_evaluate_takes_a_calibration_at_the_size_of_the_frames(
+    recording, checkpoint, tmp_path, capsys
+):
+    target, file = tmp_path / "report.json", tmp_path / "lens.yaml"
+    words = ["--checkpoint", str(checkpoint), "--data", "folder", "--root", str(recording)]
+    words += ["--lens", str(file), "--cache", str(tmp_path / "cache"), "--json", str(target)]
+    measured = LensCalibration(LENS_PRESETS["nyu-8m"], 2 * WIDTH, 2 * HEIGHT)
+    write_record(measured, file)
+    assert evaluate_cli.main([*words, "--no-edges", "--limit", "1"]) == 0
+    report = json.loads(target.read_text())
+    assert report["data"]["lens"]["pixel_pitch_m"] == 2 * measured.lens.pixel_pitch_m
+    write_record(LensCalibration(measured.lens, WIDTH, WIDTH), file)
+    assert evaluate_cli.main(words) == 2
+    assert f"shape {WIDTH}x{WIDTH}, got {WIDTH}x{HEIGHT}" in capsys.readouterr().err
+
+
 def write_dslr(root: Path) -> None:
     """Two views in the authors' layout: N 8 sharp and two pixels aside, N 2.8 blurred."""
     for split, first in (("train", 0), ("test", 5)):

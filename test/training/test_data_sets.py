@@ -81,6 +81,7 @@ def test_nyuv2_matlab_file_comes_upright_and_split(tmp_path: Path):
     assert np.isnan(sample.depth_m).sum() == 1
     cropped = test[0]
     assert cropped.depth_m.shape == (426, 560)
+    assert test.frame_size() == (480, 640)
     assert cropped.sharp_rgb[0, 0].tolist() == [10, 45, 41]
     again = pickle.loads(pickle.dumps(test))  # as a process that renders gets it
     np.testing.assert_array_equal(again[0].sharp_rgb, cropped.sharp_rgb)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.lens_calibration import LensCalibration, LensCalibrationError
 from ddfd_ros.core.metadata import FORMAT_VERSION, ModelContract
 from ddfd_ros.core.sharpness import missing_px, sigma_at_scale
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
@@ -22,6 +22,7 @@ from ddfd_training.datasets.synthetic_scenes import TEST_SEED
 from ddfd_training.evaluate_arguments import build_parser
 from ddfd_training.evaluate_cli import _blurred_by, _missing_sharpness
 from ddfd_training.evaluate_cli import main as evaluate_main
+from ddfd_training.evaluate_data import DataOptions
 from ddfd_training.evaluate_items import Item
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.scores import by_blur, by_distance, overall, swapped
@@ -254,15 +255,32 @@ def test_images_are_softened_as_the_calibration_says(tmp_path):
     contract = ModelContract(
         1, "n", {}, 1, None, None, 1, ("depth_m",), 0.5, 10.0, lens, {}, {}, "", sigma_0_px=0.7
     )
-    arguments = parser.parse_args([*words, str(file)])
-    assert _missing_sharpness(arguments, contract) == pytest.approx(missing_px(0.7, 0.4))
-    half = parser.parse_args([*words, str(file), "--size", "240", "320"])
-    assert _missing_sharpness(half, contract) == pytest.approx(
-        missing_px(0.7, sigma_at_scale(0.4, 0.5))
+
+    recording = tmp_path / "rgbd"
+    for folder in ("rgb", "depth"):
+        (recording / folder).mkdir(parents=True)
+    frame, depth_mm = np.zeros((240, 320, 3), np.uint8), np.full((240, 320), 1000, np.uint16)
+    cv2.imwrite(str(recording / "rgb" / "a.png"), frame)
+    cv2.imwrite(str(recording / "depth" / "a.png"), depth_mm)
+    options = DataOptions("folder", str(recording))
+    camera = parser.parse_args([*words, str(file)]).soften
+    expected_px = missing_px(0.7, sigma_at_scale(0.4, 0.5))
+    assert _missing_sharpness(camera, contract, options, 1.0) == pytest.approx(expected_px)
+    assert _missing_sharpness(camera, contract, options, 2.0) == pytest.approx(
+        missing_px(0.7, 0.4)
+    )
+    # Images that were cut have the whole frames' pixels.
+    report = {"registered": True, "frame_px": [480, 640]}
+    (recording / "registration.json").write_text(json.dumps(report))
+    assert _missing_sharpness(camera, contract, options, 1.0) == pytest.approx(
+        missing_px(0.7, 0.4)
     )
     unknown = replace(contract, sigma_0_px=0.0)
-    assert _missing_sharpness(arguments, unknown) == 0.0
-    assert _missing_sharpness(parser.parse_args([*words, "0.6"]), unknown) == 0.6
+    assert _missing_sharpness(camera, unknown, options, 1.0) == 0.0
+    assert _missing_sharpness(0.6, unknown, options, 1.0) == 0.6
+    (recording / "registration.json").write_text(json.dumps(report | {"frame_px": [480, 480]}))
+    with pytest.raises(LensCalibrationError, match="shape 640x480, got 480x480"):
+        _missing_sharpness(camera, contract, options, 1.0)
     for wrong in ("soft", "-1", str(tmp_path / "none.yaml")):
         with pytest.raises(SystemExit):
             parser.parse_args([*words, wrong])

@@ -66,7 +66,9 @@ def test_the_official_training_frames_lie_in_123_runs() -> None:
 
 def test_whole_frame_on_request(folder: Path) -> None:
     """Without the crop the white frame stays."""
-    assert Nyuv2(folder, "train", crop=False)[0].depth_m.shape == (480, 640)
+    whole = Nyuv2(folder, "train", crop=False)
+    assert whole[0].depth_m.shape == (480, 640) == whole.frame_size()
+    assert Nyuv2(folder, "train").frame_size() == (480, 640)
 
 
 def test_errors_name_what_is_missing(folder: Path) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_training.calibration.report import write_record
 from ddfd_training.datasets import RgbdFolder, open_dataset
 from ddfd_training.prepare_align import align, scaling
 from ddfd_training.prepare_cli import main
@@ -183,6 +186,8 @@ def test_size_crops_to_shape_and_scales_the_lens(tmp_path: Path):
     box = Box(**json.loads((out / "registration.json").read_text())["common_part_px"])
     scale = 120 / box.shaped(120, 160).height
     assert sample.lens.pixel_pitch_m == pytest.approx(1e-5 / scale)
+    whole = open_dataset("folder", out).frame_size()
+    assert whole == pytest.approx((scale * HEIGHT, scale * WIDTH), abs=0.5)
 
 
 def test_views_beyond_the_limits_are_left_out_and_named(tmp_path: Path, capsys):
@@ -303,6 +308,19 @@ def test_a_lens_focused_at_infinity_is_read_back(tmp_path: Path):
     lens = RgbdFolder(out).lens
     assert lens is not None
     assert lens.focus_distance_m == math.inf
+
+
+def test_a_calibration_is_taken_at_the_photographs_size(tmp_path: Path, capsys):
+    height, width = photographs(tmp_path, "a").shape[:2]
+    out, file = tmp_path / "out", tmp_path / "lens.yaml"
+    lens = LensConfig(0.05, 2.0, 1.5, 1e-5)
+    write_record(LensCalibration(lens, 2 * width, 2 * height), file)
+    assert main(pair_arguments(tmp_path, out, "--lens", str(file))) == 0
+    assert RgbdFolder(out).lens.pixel_pitch_m == pytest.approx(2e-5)
+    write_record(LensCalibration(lens, width, width), file)
+    assert main(pair_arguments(tmp_path, tmp_path / "none", "--lens", str(file))) == 2
+    assert f"shape {width}x{width}, got {width}x{height}" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_sizes_that_leave_no_pixel_are_refused(tmp_path: Path, capsys):

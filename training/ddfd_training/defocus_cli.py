@@ -36,7 +36,7 @@ from ddfd_training.datasets.rgbd_folder import (
 from ddfd_training.defocus_cache import RenderSettings, render_sample
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.lens_argument import HELP as LENS_HELP
-from ddfd_training.lens_argument import lens_at, parse_sized_lens
+from ddfd_training.lens_argument import lens_at, parse_lens
 from ddfd_training.optics_options import RENDER_PRESETS
 from ddfd_training.prepare_report import write_json
 from ddfd_training.psf import RENDER_KERNELS
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METRES",
         help="metres per step of a 16-bit depth image",
     )
-    parser.add_argument("--lens", type=parse_sized_lens, required=True, help=LENS_HELP)
+    parser.add_argument("--lens", type=parse_lens, required=True, help=LENS_HELP)
     parser.add_argument(
         "--preset",
         choices=tuple(RENDER_PRESETS),
@@ -199,7 +199,7 @@ def _lens(arguments: argparse.Namespace) -> LensConfig:
         return given
     path = Path(arguments.input)
     if path.is_dir():
-        height, width = RgbdFolder(path, depth_unit_m=arguments.depth_unit)[0].depth_m.shape
+        height, width = RgbdFolder(path, depth_unit_m=arguments.depth_unit).frame_size()
     else:
         height, width = read_rgb(path).shape[:2]
     return lens_at(given, width, height)

@@ -12,12 +12,13 @@ from typing import Any
 import yaml
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training.config import TrainConfig, load_config, root_of
 from ddfd_training.datasets.registry import DATASETS
-from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions
+from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions, frame_size
 from ddfd_training.lens_argument import HELP as LENS_HELP
-from ddfd_training.lens_argument import parse_lens, parse_sharpness
+from ddfd_training.lens_argument import lens_at, parse_lens, parse_sharpness
 from ddfd_training.metrics_lpips import BACKBONES
 from ddfd_training.paper_table import DEFAULT_FOLDERS
 from ddfd_training.sources import PINHOLE_F_NUMBER
@@ -174,6 +175,8 @@ def data_options(
             )
         root = str(Path(base) / DATASETS[arguments.data].folder)
     lens = arguments.lens or model_lens or LENS_PRESETS["nyu-8m"]
+    if isinstance(lens, LensCalibration):
+        lens = lens.spread_lens
     if arguments.input == "sharp":
         lens = replace(lens, f_number=PINHOLE_F_NUMBER)
     values = vars(arguments)
@@ -189,6 +192,18 @@ def data_options(
         options=dict(_option(text) for text in arguments.option),
         **{name: values[name] for name in _WITH_DEFAULT if values[name] is not None},
     )
+
+
+def size_lens(arguments: argparse.Namespace) -> None:
+    """Set a lens that was given as a calibration to what it is at the size of the set's images.
+
+    Raises:
+        DdfdError: The set cannot be opened, or its images have another shape than those that the
+            lens was calibrated with.
+    """
+    if isinstance(arguments.lens, LensCalibration):
+        height, width = frame_size(data_options(arguments, None))
+        arguments.lens = lens_at(arguments.lens, width, height)
 
 
 def _option(text: str) -> tuple[str, Any]:

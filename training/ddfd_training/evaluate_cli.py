@@ -30,10 +30,16 @@ from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend, BackendOptions
 from ddfd_training.evaluate import ConstantDepth, evaluate
-from ddfd_training.evaluate_arguments import build_parser, data_options, fill_from_recipe
+from ddfd_training.evaluate_arguments import (
+    build_parser,
+    data_options,
+    fill_from_recipe,
+    size_lens,
+)
 from ddfd_training.evaluate_data import (
     DataOptions,
     EvaluationSet,
+    frame_size,
     mean_training_depth_m,
     open_evaluation_set,
     told_lens,
@@ -87,23 +93,28 @@ def _baseline(options: DataOptions, items: EvaluationSet, console: Console) -> d
     return {"depth_m": model.value_m} | {key: result[key] for key in keys if key in result}
 
 
-def _missing_sharpness(arguments: argparse.Namespace, contract: ModelContract) -> float:
-    """Standard deviation of the Gaussian that images are softened by, at the network's size."""
-    camera = arguments.soften
-    if not isinstance(camera, LensCalibration):
-        return float(camera)
-    height, width = arguments.size or (camera.height, camera.width)
-    return missing_px(contract.sigma_0_px, camera.sigma_0_for(width, height))
-
-
-def _scaled_to_size(
-    lens: LensConfig, arguments: argparse.Namespace, items: EvaluationSet
-) -> LensConfig:
-    """The lens of the images as the network sees them; with ``--size`` they have other pixels."""
+def _network_scale(arguments: argparse.Namespace, items: EvaluationSet) -> float:
+    """Size of the images as the network sees them over their own, which ``--size`` changes."""
     if not arguments.size:
-        return lens
-    width = next(iter(items)).image_rgb.shape[1]
-    return lens.scaled(arguments.size[1] / width)
+        return 1.0
+    return float(arguments.size[1] / next(iter(items)).image_rgb.shape[1])
+
+
+def _missing_sharpness(
+    camera: float | LensCalibration,
+    contract: ModelContract,
+    options: DataOptions,
+    network_scale: float,
+) -> float:
+    """Standard deviation of the Gaussian that images are softened by, at the network's size.
+
+    Raises:
+        DdfdError: The camera's sharpness was measured in images of another shape.
+    """
+    if not isinstance(camera, LensCalibration):
+        return camera
+    height, width = (round(network_scale * side) for side in frame_size(options))
+    return missing_px(contract.sigma_0_px, camera.sigma_0_for(width, height))
 
 
 def _blurred_by(items: Iterable[Item], lens: LensConfig) -> Iterator[Item]:
@@ -120,6 +131,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     given = arguments.lens is not None
     recipe = fill_from_recipe(arguments) if arguments.config else None
+    size_lens(arguments)
     fetch = arguments.lpips_weights == "download"
     weights = None if fetch else arguments.lpips_weights
     lpips = Lpips(arguments.lpips, weights, download=fetch) if arguments.lpips else None
@@ -137,14 +149,15 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         options = data_options(arguments, lens, () if given else arguments.size or ())
         items = open_evaluation_set(options)
         asked: Iterable[Item] = items
+        network_scale = _network_scale(arguments, items)
         told = takes_any_lens(backend.contract)
         if told:
             blurred_by = told_lens(options, items, given=arguments.lens is not None)
             asked = _blurred_by(items, blurred_by)
-            seen_lens = _scaled_to_size(blurred_by, arguments, items) if given else blurred_by
+            seen_lens = blurred_by.scaled(network_scale) if given else blurred_by
             backend.set_lens(seen_lens)
         elif lens is not None and items.rendered and arguments.input != "sharp":
-            seen_lens = _scaled_to_size(options.lens, arguments, items)
+            seen_lens = options.lens.scaled(network_scale)
             if seen_lens != lens:
                 console.print(
                     f"note: the model sees blur of {seen_lens}, but was trained for {lens}; its "
@@ -171,7 +184,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             bar,
             BackendOptions(threads=arguments.threads, precision=arguments.precision),
         )
-        soften_px = _missing_sharpness(arguments, backend.contract)
+        soften_px = _missing_sharpness(arguments.soften, backend.contract, options, network_scale)
         model = Softened(answering, soften_px) if soften_px else answering
         if arguments.size:
             model = Resized(model, tuple(arguments.size))

@@ -134,6 +134,15 @@ def open_evaluation_set(options: DataOptions) -> EvaluationSet:
     return EvaluationSet(items, description, dataset.sensor_range_m)
 
 
+def frame_size(options: DataOptions) -> tuple[int, int]:
+    """Height and width of the whole frames of the set that ``options`` name.
+
+    Raises:
+        DatasetError: As for ``open_evaluation_set``.
+    """
+    return _open(options, split_of(options)).frame_size()
+
+
 def told_lens(options: DataOptions, items: EvaluationSet, *, given: bool) -> LensConfig:
     """What a model that takes the lens is told of the images.
 

@@ -15,22 +15,12 @@ HELP = (
 )
 
 
-def parse_lens(text: str) -> LensConfig:
-    """Read a lens from ``text``; of a calibration, at the size it was made at.
+def parse_lens(text: str) -> LensConfig | LensCalibration:
+    """Read a lens from ``text``, a calibration with the size it is for; see ``lens_at``.
 
     Raises:
         argparse.ArgumentTypeError: Neither a preset, a calibration nor four numbers of a
             possible lens.
-    """
-    lens = parse_sized_lens(text)
-    return lens.spread_lens if isinstance(lens, LensCalibration) else lens
-
-
-def parse_sized_lens(text: str) -> LensConfig | LensCalibration:
-    """Read a lens from ``text``, a calibration with the size it is for; see ``lens_at``.
-
-    Raises:
-        argparse.ArgumentTypeError: As for ``parse_lens``.
     """
     if text in LENS_PRESETS:
         return LENS_PRESETS[text]

@@ -25,7 +25,7 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.lens_advice import advice, best_focus, choices, suggest
-from ddfd_training.lens_argument import parse_sized_lens
+from ddfd_training.lens_argument import parse_lens
 from ddfd_training.lens_plan import (
     BLUR_ERROR_PX,
     DEAD_ZONE_PX,
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     lens = parser.add_argument_group("the lens and the camera")
     lens.add_argument(
         "--lens",
-        type=parse_sized_lens,
+        type=parse_lens,
         help="instead of the others: a preset, the .yaml of ddfd-calibrate, or four numbers in SI "
         "units",
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from rich.console import Console
 from rich.progress import track
 
 from ddfd_ros.core.errors import DatasetError, DdfdError
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_training.datasets.base import read_color
 from ddfd_training.datasets.rgbd_folder import (
     FRAME_FOLDERS,
     LENS_FILE,
@@ -33,7 +35,7 @@ from ddfd_training.datasets.rgbd_folder import (
     require_own_frames,
 )
 from ddfd_training.lens_argument import HELP as LENS_HELP
-from ddfd_training.lens_argument import parse_lens
+from ddfd_training.lens_argument import lens_at, parse_lens
 from ddfd_training.prepare import (
     Aligned,
     PreparedView,
@@ -129,6 +131,9 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     sources = (arguments.defocused, arguments.sharp, arguments.depth, arguments.color)
     _require_other_folder(arguments.out, [path for path in sources if path is not None])
     views, alone = find_views(*sources, pair=arguments.pair, max_gap_s=arguments.max_gap)
+    photo_size = read_color(views[0].defocused).shape[:2]
+    given: LensConfig | LensCalibration | None = arguments.lens
+    lens = None if given is None else lens_at(given, photo_size[1], photo_size[0])
     bar = track(views, description="registering", console=console)
     aligned = [align_view(view, options) for view in bar]
     good = [view for view in aligned if not view.report.problem]
@@ -151,19 +156,19 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "without_partner": alone,
         "depth_too_far_px": too_far,
     }
+    scale = _scale(chosen, box, options)
     report = {
         # With a bad pair among them, each is registered again when used, and judged.
         "registered": not any(view.report.problem for view in chosen),
         "summary": summary,
         "options": asdict(options),
         "common_part_px": asdict(box),
+        "frame_px": [round(scale * side) for side in photo_size],
         "views": [plain(asdict(one)) for one in reports.values()],
     }
     write_json(arguments.out / REGISTRATION_FILE, report)
-    if arguments.lens is not None and chosen:
-        scale = chosen[0].scale * (options.size[0] / box.shaped(*options.size).height
-                                   if options.size else 1.0)  # fmt: skip
-        write_json(arguments.out / LENS_FILE, {"lens": asdict(_scaled(arguments.lens, scale))})
+    if lens is not None and chosen:
+        write_json(arguments.out / LENS_FILE, {"lens": asdict(lens.scaled(scale))})
     return report
 
 
@@ -195,9 +200,10 @@ def _common_box(good: Sequence[Aligned], chosen: Sequence[Aligned]) -> Box:
     return box
 
 
-def _scaled(lens: LensConfig, scale: float) -> LensConfig:
-    """The lens of images scaled by so much."""
-    return replace(lens, pixel_pitch_m=lens.pixel_pitch_m / scale)
+def _scale(chosen: Sequence[Aligned], box: Box, options: PrepareOptions) -> float:
+    """Size of what is written over that of the photographs as given."""
+    scale = chosen[0].scale if chosen else 1.0
+    return scale * options.size[0] / box.shaped(*options.size).height if options.size else scale
 
 
 def _write_view(out: Path, name: str, view: PreparedView) -> int:

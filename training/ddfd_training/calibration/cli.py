@@ -208,6 +208,7 @@ def _from_rgbd(arguments: argparse.Namespace, console: Console) -> None:
         sigma_per_diameter=arguments.sigma_ratio,
         focal_px=dataset.intrinsics[0] if dataset.intrinsics else 0.0,
         sharp_share=arguments.sharp_ratio,
+        frame_size=dataset.frame_size(),
     )
     for name, (value, low, high) in (
         ("k A (px of sigma per dioptre)", result.k_a),

@@ -192,6 +192,7 @@ def calibrate_rgbd(
     sigma_per_diameter: float = 0.0,
     focal_px: float = 0.0,
     sharp_share: float = 0.0,
+    frame_size: tuple[int, int] | None = None,
 ) -> RgbdResult:
     """Fit the lens to frames with depth and sharp companions.
 
@@ -203,6 +204,8 @@ def calibrate_rgbd(
         focal_px: Focal length in pixels, if known.
         sharp_share: Blur of the companions over that of the photographs, the ratio of f-numbers;
             0: they have none.
+        frame_size: Height and width of the whole frames, if the samples are cut out of them; the
+            result is for those.
 
     Raises:
         CalibrationError: Blur or distances say too little.
@@ -244,7 +247,7 @@ def calibrate_rgbd(
             f"{2 * WIDEST_FOCUS_DIOPTRE:g} dioptres, got {100 * half[0]:.0f} % and {half[1]:.2f}; "
             "record more frames, from near to far"
         )
-    record = _record(line, nominal, sigma_per_diameter, focal_px, size)
+    record = _record(line, nominal, sigma_per_diameter, focal_px, frame_size or size)
     return RgbdResult(record, spreads, k_a, focus, line[2])
 
 

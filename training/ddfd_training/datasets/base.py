@@ -101,6 +101,19 @@ class RgbdDataset(ReadSequence[RgbdSample]):
         """What besides the names of the frames decides what is read, for the key."""
         return ()
 
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the camera's whole frames; a set that cuts its images knows them.
+
+        A calibration is for a size of those: what is cut away leaves pixels as they are.
+
+        Raises:
+            DatasetError: The first sample cannot be read.
+        """
+        sample = self[0]
+        image = sample.sharp_rgb if sample.defocused_rgb is None else sample.defocused_rgb
+        height, width = (sample.depth_m if image is None else image).shape[:2]
+        return height, width
+
     def scene_of(self, index: int) -> str:
         """Name of the scene that sample ``index`` shows, by default a scene of its own.
 

@@ -83,6 +83,11 @@ class Nyuv2(RgbdDataset):
         """Whether cropped."""
         return (str(self._crop),)
 
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width before the crop."""
+        height, width = read_rgb(self.root / "rgb" / f"{self.frames[0]}.jpg").shape[:2]
+        return height, width
+
     def scene_of(self, index: int) -> str:
         """The run of frames that ``index`` is in, see :func:`scenes_by_run`."""
         frame = self.frames[index]

@@ -141,6 +141,11 @@ class Nyuv2Mat(RgbdDataset):
             )
         return [int(number) - 1 for number in numbers]
 
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width before the crop."""
+        _, width, height = self._open()["images"][self.frames[0]].shape
+        return height, width
+
     def read(self, index: int) -> RgbdSample:
         """Read frame ``index``: sharp image uint8 ``[H, W, 3]``, depth float32 ``[H, W]``."""
         file, frame = self._open(), self.frames[index]

@@ -154,12 +154,19 @@ def is_registered(root: Path) -> bool:
     Raises:
         DatasetError: ``registration.json`` is not its report.
     """
+    return _registration(root)[0]
+
+
+def _registration(root: Path) -> tuple[bool, tuple[int, int] | None]:
+    """Of ``registration.json``: whether registered, and the size of the frames before the cut."""
     path = root / REGISTRATION_FILE
     if not path.is_file():
-        return False
+        return False, None
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8"))["registered"])
-    except (ValueError, KeyError, TypeError) as error:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        size = report.get("frame_px")
+        return bool(report["registered"]), size and (int(size[0]), int(size[1]))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DatasetError(f"{path}: expected the report of ddfd-prepare, got {error}") from None
 
 
@@ -232,6 +239,10 @@ class RgbdFolder(RgbdDataset):
         self._places = {name: place for place, name in enumerate(self.frames)}
         self.frame_names = self.frames = self._chosen(split)
         self.intrinsics = read_intrinsics(self.root)
+
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the camera's frames, before ``ddfd-prepare`` cut them."""
+        return _registration(self.root)[1] or super().frame_size()
 
     def scene_of(self, index: int) -> str:
         """A part of the recording, see :func:`part_of_recording`; whatever split it is in."""
