@@ -149,8 +149,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     pictures = [np.asarray(f.image_rgb) for f in camera_frames(options.height, options.width)]
     ends: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(ros_environment(Path(folder)))
+    with tempfile.TemporaryDirectory() as folder, ros_environment(Path(folder)) as environment:
+        os.environ.update(environment)
         result: dict[str, Any] = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             network = Network()

@@ -162,8 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.console = Console()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ.update(ros_environment(Path(folder)))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            ros_environment(Path(folder)) as environment,
+        ):
+            os.environ.update(environment)
             alone = measure(CAMERAS[:1], options, Path(folder))
             together = measure(CAMERAS, options, Path(folder))
     except SoakError as error:

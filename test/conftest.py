@@ -5,22 +5,30 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ddfd_ros.ros.domains import ReservedDomain
 from ddfd_ros.ros.environment import prepare_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# A domain of its own for each test run keeps runs on one machine apart; above 101, the domain's
-# ports would lie among those that Linux hands out to others.
-os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+# A domain of its own for each process of tests, the workers of one run too: those inherit the
+# domain of the process that started them.
+if "PYTEST_XDIST_WORKER" in os.environ or "ROS_DOMAIN_ID" not in os.environ:
+    _domain = ReservedDomain()
+    os.environ["ROS_DOMAIN_ID"] = str(_domain.id)
 # The tests talk to this machine alone: the first variable is Humble's, the second its successor.
 if os.environ.get("ROS_DISTRO") == "humble":
     os.environ["ROS_LOCALHOST_ONLY"] = "1"
 else:
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# Workers share the processor: threads that wait for one by spinning would cost the other its time.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 # Messages check the type of what is assigned to their fields.
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="ddfd_ros_log_"))
@@ -53,6 +61,13 @@ def pytest_report_header() -> list[str]:
     return [
         f"left out: test/{name}: {', '.join(LEFT_OUT[name])} not installed" for name in LEFT_OUT
     ]
+
+
+@pytest.fixture
+def ros_domain() -> Iterator[int]:
+    """A ROS domain in which nobody else is heard."""
+    with ReservedDomain() as domain:
+        yield domain.id
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def run_chain(
         ChainError: A process ended, or nothing came for too long; with the tail of its log.
     """
     begin = time.monotonic()
-    with Children(ros_environment(logs)) as children:
+    with ros_environment(logs) as environment, Children(environment) as children:
         node = children.start("node", node_command(options), logs / "node.log")
         recorder = children.start(
             "recorder", recorder_command(spool, options), logs / "recorder.log"

@@ -4,52 +4,36 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from ddfd_demo.errors import ChainError
+from ddfd_ros.ros.domains import ReservedDomain
 from ddfd_ros.ros.environment import prepare_environment
 
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 5.0
 
 
-def free_domain_id() -> int:
-    """A ROS domain on which no participant of this machine listens.
+@contextmanager
+def ros_environment(log_folder: Path) -> Iterator[dict[str, str]]:
+    """Environment of all processes of one run: this machine only, an own domain, big segments.
 
-    Participant p of domain d receives unicast discovery on UDP port 7410 + 250 d + 2 p (DDSI-RTPS
-    2.3, section 9.6.1.1): a domain whose first ports can be bound is in nobody's use.
+    Raises:
+        ChainError: All domains are in use.
     """
-    for domain in random.sample(range(10, 101), 91):
-        sockets = []
-        try:
-            for participant in range(3):
-                probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                sockets.append(probe)
-                probe.bind(("", 7410 + 250 * domain + 2 * participant))
-            return domain
-        except OSError:
-            continue
-        finally:
-            for probe in sockets:
-                probe.close()
-    raise ChainError(
-        "ROS domain: expected one between 10 and 100 without participants on this machine, got "
-        "none; stop other ROS 2 programs"
-    )
-
-
-def ros_environment(log_folder: Path) -> dict[str, str]:
-    """Environment of all processes of one run: this machine only, an own domain, big segments."""
+    try:
+        domain = ReservedDomain()
+    except RuntimeError as error:
+        raise ChainError(str(error)) from error
     environment = dict(os.environ)
-    environment["ROS_DOMAIN_ID"] = str(free_domain_id())
+    environment["ROS_DOMAIN_ID"] = str(domain.id)
     if environment.get("ROS_DISTRO") == "humble":
         environment["ROS_LOCALHOST_ONLY"] = "1"
     else:  # from Iron on; the older variable would only bring warnings
@@ -60,7 +44,8 @@ def ros_environment(log_folder: Path) -> dict[str, str]:
     # The children import the same packages as this process, however it found them.
     environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p and Path(p).is_dir())
     prepare_environment(environment)
-    return environment
+    with domain:
+        yield environment
 
 
 class Child:

@@ -70,9 +70,8 @@ def recorded():
     return image, info
 
 
-def by_node(image, info):
+def by_node(image, info, domain_id):
     """The node's answers, over DDS."""
-    domain_id = 1 + (os.getpid() + 17) % 101
     command = [sys.executable, "-m", "ddfd_ros.ros.main", "--ros-args"]
     for name, value in PARAMETERS.items():
         command += ["-p", f"{name}:={value}"]
@@ -128,9 +127,9 @@ def by_bag(folder, image, info):
         }
 
 
-def test_both_answer_alike(tmp_path):
+def test_both_answer_alike(tmp_path, ros_domain):
     image, info = recorded()
-    bag, node = by_bag(tmp_path, image, info), by_node(image, info)
+    bag, node = by_bag(tmp_path, image, info), by_node(image, info, ros_domain)
     assert set(node) == set(TOPICS)
     for topic in TOPICS:
         assert bag[topic] == node[topic], topic

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
-import itertools
 import os
 import signal
 import subprocess
@@ -31,9 +30,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from ddfd_ros.core.metadata import CONTRACT_KEY, ModelContract, golden_image, make_golden
+from ddfd_ros.ros.domains import ReservedDomain
 
 DISCOVERY_S = 40.0  # usually 0.3 s, up to 3 s; far more on an overloaded machine
-_DOMAINS = itertools.count(1 + os.getpid() % 50)
 
 
 def reference(rgb: np.ndarray) -> dict[str, np.ndarray]:
@@ -370,7 +369,8 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.domain_id = 1 + next(_DOMAINS) % 101
+        self._domain = ReservedDomain()
+        self.domain_id = self._domain.id
         self.peer = Peer(self.domain_id)
         self.nodes: list[NodeProcess] = []
 
@@ -387,6 +387,7 @@ class Stage:
             node.kill()
             print(f"--- {node.log_path.name}\n{node.log}")
         self.peer.close()
+        self._domain.close()
 
 
 @contextlib.contextmanager

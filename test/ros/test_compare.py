@@ -98,9 +98,8 @@ class Cameras:
 
 
 @pytest.fixture
-def start(tmp_path):
-    domain_id = 1 + (os.getpid() + time.monotonic_ns()) % 101
-    cameras = Cameras(domain_id)
+def start(tmp_path, ros_domain):
+    cameras = Cameras(ros_domain)
     processes = []
 
     def run(log=None, **parameters):
@@ -109,7 +108,7 @@ def start(tmp_path):
         for name, value in values.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]
-        environ = os.environ | {"ROS_DOMAIN_ID": str(domain_id)}
+        environ = os.environ | {"ROS_DOMAIN_ID": str(ros_domain)}
         processes.append(subprocess.Popen(command, env=environ, stderr=log))
         return cameras, processes[-1]
 

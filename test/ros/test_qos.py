@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
 import pytest
 import rclpy
@@ -24,10 +23,10 @@ LATCHED = QoSProfile(
 
 
 @pytest.fixture
-def ros():
+def ros(ros_domain):
     """Makes nodes with overrides in a domain of its own, and spins them."""
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + (os.getpid() + 31) % 101)
+    rclpy.init(context=context, domain_id=ros_domain)
     executor = SingleThreadedExecutor(context=context)
     nodes = []
 

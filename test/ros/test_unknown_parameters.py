@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 import rclpy
 from rclpy.parameter import Parameter
 
 from ddfd_ros.ros.parameters import declare, unknown_overrides
 
 
-def test_misspelt_parameters_are_named_and_qos_is_left_alone():
+def test_misspelt_parameters_are_named_and_qos_is_left_alone(ros_domain):
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + (os.getpid() + 53) % 101)
+    rclpy.init(context=context, domain_id=ros_domain)
     given = {
         "max_sigma": 0.5,
         "max_depth_m": 5.0,
