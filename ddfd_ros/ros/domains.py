@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -25,7 +26,8 @@ class ReservedDomain:
 
     A file per domain is locked, so that two programs that look at the same time do not find the
     same one; the lock ends with the process at the latest. Domains follow one another, so that a
-    closed one rests: participants are still being forgotten there.
+    closed one rests: participants are still being forgotten there. What processes that were killed
+    there left in shared memory is removed: a port of theirs would be used again as it was.
 
     Attributes:
         id: From 1 to ``LAST_DOMAIN``.
@@ -45,6 +47,7 @@ class ReservedDomain:
                 self._file.close()
                 continue
             if not _is_in_use(self.id):
+                _remove_ports(self.id)
                 return
             self._file.close()
         raise RuntimeError(
@@ -72,6 +75,16 @@ def _candidates() -> Iterator[int]:
     """Every domain once, the next in turn first."""
     for _ in range(LAST_DOMAIN):
         yield 1 + next(_turns) % LAST_DOMAIN
+
+
+def _remove_ports(domain_id: int, shared_memory: str = "/dev/shm") -> None:
+    """Remove Fast DDS's ports in shared memory, which have the numbers of those of UDP."""
+    first = 7400 + 250 * domain_id
+    for number in range(first, first + 250):
+        names = (f"fastrtps_port{number}", f"fastrtps_port{number}_el")
+        for name in (*names, f"sem.fastrtps_port{number}_mutex"):
+            with contextlib.suppress(OSError):  # another user's
+                (Path(shared_memory) / name).unlink(missing_ok=True)
 
 
 def _is_in_use(domain_id: int) -> bool:

@@ -305,22 +305,37 @@ class Peer:
         return ["" if item.successful else item.reason or "refused" for item in results]
 
 
+_LEFT: set[Path] = set()
+
+
 def kill(process: subprocess.Popen) -> None:
     """End a process with SIGKILL and remove the shared memory that it leaves behind."""
-    if process.poll() is not None:
-        return
-    maps = Path(f"/proc/{process.pid}/maps").read_text().split()
-    process.kill()
-    process.wait()
-    for segment in {Path(word) for word in maps if word.startswith("/dev/shm/fastrtps_")}:
+    if process.poll() is None:
+        maps = Path(f"/proc/{process.pid}/maps").read_text().split()
+        _LEFT.update(Path(word) for word in maps if word.startswith("/dev/shm/fastrtps_"))
+        process.kill()
+        process.wait()
+    sweep()
+
+
+def sweep() -> None:
+    """Remove what killed processes left, as far as nobody else reads it any more."""
+    for segment in sorted(_LEFT):
         lock = segment.with_name(segment.name + "_el")
-        try:
-            with lock.open() as file:  # its owner holds this lock as long as it lives
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                segment.unlink(missing_ok=True)
-                lock.unlink()
-        except OSError:
-            continue  # another process's, or not a segment of this kind
+        with contextlib.suppress(OSError):  # another process's, or removed already
+            if segment.exists():
+                with lock.open() as file:  # its owner and its readers hold this lock
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    segment.unlink(missing_ok=True)
+                    lock.unlink()
+            _LEFT.discard(segment)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_memory():
+    """Gives back at the end what could not be given back before."""
+    yield
+    sweep()
 
 
 class NodeProcess:
@@ -387,6 +402,7 @@ class Stage:
             node.kill()
             print(f"--- {node.log_path.name}\n{node.log}")
         self.peer.close()
+        sweep()
         self._domain.close()
 
 

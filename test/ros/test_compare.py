@@ -98,7 +98,7 @@ class Cameras:
 
 
 @pytest.fixture
-def start(tmp_path, ros_domain):
+def start(tmp_path, ros_domain, tools):
     cameras = Cameras(ros_domain)
     processes = []
 
@@ -114,8 +114,7 @@ def start(tmp_path, ros_domain):
 
     yield run
     for process in processes:
-        process.kill()
-        process.wait()
+        tools.kill(process)
     cameras.close()
 
 

@@ -72,3 +72,17 @@ def test_a_closed_one_rests_before_it_is_given_again():
         pass
     with ReservedDomain() as second:
         assert second.id != first.id
+
+
+def test_what_killed_processes_left_in_a_domain_is_removed(tmp_path):
+    left = ["fastrtps_port8650", "fastrtps_port8650_el", "sem.fastrtps_port8899_mutex"]
+    kept = [
+        "fastrtps_port8900",
+        "fastrtps_port8649",
+        "sem.fastrtps_port8900_mutex",
+        "fastrtps_8650",
+    ]
+    for name in left + kept:
+        (tmp_path / name).touch()
+    domains._remove_ports(5, str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

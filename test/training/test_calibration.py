@@ -25,9 +25,10 @@ from ddfd_training.calibration.forward import Matrices, Spread
 from ddfd_training.calibration.inputs import BagPictures, read_camera
 from ddfd_training.calibration.measure import Picture, measure
 from ddfd_training.calibration.rendered import View, photograph_target, pinhole, pose_of
-from ddfd_training.calibration.rgbd import Spreads, calibrate_rgbd
+from ddfd_training.calibration.rgbd import calibrate_rgbd
 from ddfd_training.calibration.solve import Nominal, solve, written_lens
 from ddfd_training.calibration.target import Target, print_target
+from ddfd_training.calibration.windows import Windows
 from ddfd_training.config import stages_of
 from ddfd_training.datasets.sample import RgbdSample
 from ddfd_training.lens_draws import lens_of
@@ -358,7 +359,9 @@ def test_the_companion_s_own_blur_is_added_to_what_lies_between(monkeypatch):
     dioptre = np.linspace(0.3, 2.0, 60)
 
     def between(sample, frame, response):
-        return Spreads(dioptre, 0.8 * 3.0 * np.abs(dioptre - 0.9), np.full(60, frame))
+        sigma_px = np.tile(0.8 * 3.0 * np.abs(dioptre - 0.9)[:, None], 3)
+        left = np.tile([0.03, 0.01, 0.02], (60, 1))
+        return Windows(dioptre, sigma_px, left, np.full(60, frame))
 
     monkeypatch.setattr(rgbd, "windows", between)
     rgb = np.zeros((8, 8, 3), np.uint8)
@@ -378,7 +381,7 @@ def test_options_of_the_target_are_refused_with_an_rgbd_folder(tmp_path, capsys)
     assert words in capsys.readouterr().err
 
 
-def room(index, lens=None):
+def room(index, lens=None, kernel="gaussian", sigma_per_diameter=0.37):
     """A rendered room with a photograph through a lens."""
     rgb, depth_m = SyntheticScene(index).render(0.0, 200, 280)
     sample = RgbdSample(f"{index}", depth_m, sharp_rgb=rgb)
@@ -386,24 +389,48 @@ def room(index, lens=None):
         return sample
     depth = torch.from_numpy(depth_m)[None, None]
     image = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
-    options = RenderOptions("gaussian", 0.37, layering=Layering("blur", 0.25))
+    options = RenderOptions(kernel, sigma_per_diameter, layering=Layering("blur", 0.25))
     photo = render_defocus(image, depth, lens, options=options)[0].permute(1, 2, 0)
     return replace(sample, defocused_rgb=(photo.numpy() * 255).round().astype(np.uint8))
 
 
-def test_rgbd_frames_with_sharp_companions_stand_for_the_target():
-    lens = lens_of(10.0, 6.0)
+@pytest.mark.parametrize(("kernel", "k", "a"), [("gaussian", 0.37, 15.0), ("disk", 0.25, 25.0)])
+def test_rgbd_frames_with_sharp_companions_stand_for_the_target(kernel, k, a):
+    """Disks that are taken for Gaussians would read a tenth too wide, and the other way round."""
+    lens = lens_of(a, 6.0)
     result = calibrate_rgbd(
-        [room(i, lens) for i in range(3)],
+        [room(i, lens, kernel, k) for i in range(5)],
         response="linear",
         sigma_per_diameter=0.37,
         frame_size=(500, 700),  # of which these are parts
     )
+    assert result.calibration.shape == kernel
+    assert min(result.left_by_shape, key=result.left_by_shape.get) == kernel
     assert (result.calibration.height, result.calibration.width) == (500, 700)
-    assert result.k_a[0] == pytest.approx(3.7, rel=0.08)
-    assert result.focus_dioptre[0] == pytest.approx(1 / 6, abs=0.05)
-    assert result.calibration.lens.px_per_dioptre == pytest.approx(10.0, rel=0.08)
+    assert result.k_a[0] == pytest.approx(k * a, rel=0.05)
+    assert result.focus_dioptre[0] == pytest.approx(1 / 6, abs=0.03)
+    assert result.calibration.lens.px_per_dioptre == pytest.approx(a, rel=0.05)
+
+
+def test_rgbd_frames_that_say_too_little_are_refused():
     with pytest.raises(CalibrationError, match="sharp companion"):
         calibrate_rgbd([room(0)])
     with pytest.raises(CalibrationError, match="1 px"):
         calibrate_rgbd([room(i, lens_of(0.5, 6.0)) for i in range(2)], response="linear")
+
+
+def test_where_windows_cannot_tell_the_shape_it_is_between(monkeypatch):
+    dioptre = np.linspace(0.3, 2.0, 60)
+
+    def one_shape_explains(sample, frame, response):
+        sigma_px = np.tile(3.0 * np.abs(dioptre - 0.9)[:, None], 3)
+        sigma_px[:, 1] = np.nan
+        return Windows(dioptre, sigma_px, np.full((60, 3), 0.01), np.full(60, frame))
+
+    monkeypatch.setattr(rgbd, "windows", one_shape_explains)
+    rgb = np.zeros((8, 8, 3), np.uint8)
+    sample = RgbdSample("a", np.ones((8, 8), np.float32), sharp_rgb=rgb, defocused_rgb=rgb)
+    result = calibrate_rgbd([sample] * 2)
+    assert result.left_by_shape == {}
+    assert (result.calibration.shape, result.calibration.gaussian_share) == ("blend", 0.5)
+    assert result.calibration.lens.px_per_dioptre == pytest.approx(12.0, rel=0.01)

@@ -157,7 +157,7 @@ def _check_rgbd(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     if given:
         raise CalibrationError(
             f"{arguments.input}: expected no {', '.join(given)} with an RGB-D folder, which has "
-            "depth and companions instead of a target, and one Gaussian spread; leave them out"
+            "depth and companions instead of a target, and tells the shape itself; leave them out"
         )
 
 
@@ -219,6 +219,11 @@ def _from_rgbd(arguments: argparse.Namespace, console: Console) -> None:
     console.print(
         f"A = {record.lens.px_per_dioptre:.4g} px per dioptre with k = "
         f"{record.sigma_per_diameter:.3g} ({record.source})",
+        highlight=False,
+    )
+    left = ", ".join(f"{name} {100 * v:.3g} %" for name, v in result.left_by_shape.items())
+    console.print(
+        f"shape: {record.shape} ({f'left unexplained by {left}' if left else 'not told'})",
         highlight=False,
     )
     write_record(record, arguments.out / "lens.yaml")

@@ -1,9 +1,9 @@
 """The lens from an RGB-D recording instead of a target.
 
 It needs sharp companions (a small aperture, the same view): in small windows of nearly one
-distance, the companion is blurred until it looks like the photograph. That blur, squared, lies on
-the same line as that of the target's edges: sigma^2 = b + (k A)^2 (1/d - 1/d_f)^2. Second moments
-tell k A; A needs k.
+distance, the companion is blurred until it looks like the photograph (see ``windows``). Squared,
+that blur lies on the line of the target's edges too, sigma^2 = b + (k A)^2 (1/d - 1/d_f)^2.
+Second moments tell k A; A needs k, which a disk has (1/4) and a Gaussian has not.
 
 A companion at r times the aperture has r times the blur itself, so that only (k A)^2 (1 - r^2) is
 between both: spreads are divided by sqrt(1 - r^2). What both have in focus is not seen at all.
@@ -19,13 +19,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from scipy.optimize import least_squares
 
 from ddfd_ros.core.lens_calibration import LensCalibration
-from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.calibration.edge_spread import linear_light
+from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER, LensConfig
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.fit import straight_line
 from ddfd_training.calibration.solve import (
@@ -37,14 +35,9 @@ from ddfd_training.calibration.solve import (
     Nominal,
     written_lens,
 )
+from ddfd_training.calibration.windows import SHAPES, Windows, windows
 from ddfd_training.datasets.sample import RgbdSample
 
-WINDOW_PX = 40
-_TRIED_PX = np.concatenate([[0.0], np.geomspace(0.3, 9.0, 28)])
-_SHIFTS = range(-2, 3)
-_SAME_DISTANCE = 0.06  # dioptres within a window
-_LEAST_CONTRAST = 0.02
-_LEAST_EXPLAINED = 0.9
 _DRAWS = 300
 _FEWEST = 40
 _BINS = 24
@@ -54,6 +47,8 @@ _LEAST_VARIANCE = 1e-3
 _MOST_STEPS = 60
 _USUAL_ERROR = 0.1  # of a window's spread, relative
 _UNKNOWN = Nominal()
+UNTOLD_SHAPE = "blend"
+"""Between the other two, and so least wrong where windows cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -81,64 +76,8 @@ class RgbdResult:
     focus_dioptre: tuple[float, float, float]
     relative_sigma_0_px: float
     """What is left in focus beside the companion: not the camera's spread there."""
-
-
-def windows(sample: RgbdSample, frame: int, response: str) -> Spreads:
-    """Blur between the sharp companion and the photograph, window by window."""
-    assert sample.sharp_rgb is not None
-    assert sample.defocused_rgb is not None
-    sharp = linear_light(sample.sharp_rgb, response)
-    photo = linear_light(sample.defocused_rgb, response)
-    blurred = [sharp if s == 0 else cv2.GaussianBlur(sharp, (0, 0), s) for s in _TRIED_PX]
-    found = []
-    height, width = photo.shape
-    half, edge = WINDOW_PX // 2, WINDOW_PX // 2 + _SHIFTS.stop
-    for row in range(edge, height - edge, half):
-        for column in range(edge, width - edge, half):
-            rows, columns = slice(row - half, row + half), slice(column - half, column + half)
-            depth_m = sample.depth_m[rows, columns]
-            known = np.isfinite(depth_m)
-            if known.mean() < 0.9 or photo[rows, columns].std() < _LEAST_CONTRAST:
-                continue
-            dioptre = 1 / depth_m[known]
-            if np.ptp(np.quantile(dioptre, [0.05, 0.95])) > _SAME_DISTANCE:
-                continue
-            sigma = _matching(photo[rows, columns], blurred, row, column)
-            if sigma is not None:
-                found.append((float(np.median(dioptre)), sigma))
-    values = np.array(found, dtype=float).reshape(-1, 2)
-    return Spreads(values[:, 0], values[:, 1], np.full(len(values), frame))
-
-
-def _matching(
-    window: np.ndarray, blurred: list[np.ndarray], row: int, column: int
-) -> float | None:
-    """The blur of the companion that explains a window best; None where none does."""
-    half = WINDOW_PX // 2
-    own = window - window.mean()
-    power = float(np.sum(own**2))
-    left = np.zeros((len(blurred), len(_SHIFTS), len(_SHIFTS)))
-    for k, image in enumerate(blurred):
-        for i, down in enumerate(_SHIFTS):
-            for j, right in enumerate(_SHIFTS):
-                part = image[
-                    row - half + down : row + half + down,
-                    column - half + right : column + half + right,
-                ]
-                part = part - part.mean()
-                gain = float(np.sum(part * own)) / max(float(np.sum(part**2)), 1e-9)
-                left[k, i, j] = power - gain * float(np.sum(part * own))
-    best = np.unravel_index(left.argmin(), left.shape)
-    k = int(best[0])
-    if left[best] > (1 - _LEAST_EXPLAINED) * power or k == len(blurred) - 1:
-        return None
-    if k == 0:
-        return 0.0
-    low, mid, high = left[k - 1 : k + 2, best[1], best[2]]
-    bend = low - 2 * mid + high
-    shift = float(np.clip((low - high) / (2 * bend), -1, 1)) if bend > 0 else 0.0
-    step = _TRIED_PX[k + 1] - _TRIED_PX[k] if shift > 0 else _TRIED_PX[k] - _TRIED_PX[k - 1]
-    return float(_TRIED_PX[k] + shift * step)
+    left_by_shape: dict[str, float]
+    """Share of the windows' variance that each shape leaves unexplained; empty: not told."""
 
 
 def robust_line(
@@ -163,16 +102,28 @@ def robust_line(
     )
     start = straight_line(middle, spread, np.ones(len(filled)))
 
+    def fitted(line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        apart = spreads.dioptre - line[1]
+        return apart, np.sqrt(line[2] + (line[0] * apart) ** 2)
+
     def off(line: np.ndarray) -> np.ndarray:
-        fitted = np.sqrt(line[2] + (line[0] * (spreads.dioptre - line[1])) ** 2)
-        result: np.ndarray = (spreads.sigma_px - fitted) / (fitted + _SMALL_PX)
+        _, sigma_px = fitted(line)
+        result: np.ndarray = (spreads.sigma_px - sigma_px) / (sigma_px + _SMALL_PX)
         return result
+
+    def slopes(line: np.ndarray) -> np.ndarray:
+        apart, sigma_px = fitted(line)
+        along = -(spreads.sigma_px + _SMALL_PX) / (sigma_px + _SMALL_PX) ** 2 / sigma_px
+        return np.stack(
+            [along * line[0] * apart**2, -along * line[0] ** 2 * apart, along / 2], axis=1
+        )
 
     tries = [
         # By sigma_0 squared: at zero the slope in sigma_0 vanishes, and the search would stall.
         least_squares(
             off,
             (line[0], line[1], max(line[2] ** 2, _LEAST_VARIANCE)),
+            slopes,
             bounds=([0, -np.inf, _LEAST_VARIANCE / 10], np.inf),
             loss="cauchy",
             f_scale=_USUAL_ERROR,
@@ -200,7 +151,7 @@ def calibrate_rgbd(
         samples: Frames of one size with ``defocused_rgb``, ``sharp_rgb`` and depth.
         response: See ``linear_light``.
         nominal: What is written on the lens; tells A from k A.
-        sigma_per_diameter: k, if known.
+        sigma_per_diameter: k, if known; for a Gaussian, since a disk has its own.
         focal_px: Focal length in pixels, if known.
         sharp_share: Blur of the companions over that of the photographs, the ratio of f-numbers;
             0: they have none.
@@ -220,12 +171,10 @@ def calibrate_rgbd(
             )
         size = sample.depth_m.shape[0], sample.depth_m.shape[1]
         parts.append(windows(sample, frame, response))
-    spreads = Spreads(
-        *(
-            np.concatenate([getattr(p, name) for p in parts] or [np.zeros(0)])
-            for name in ("dioptre", "sigma_px", "frame")
-        )
-    )
+    seen = Windows.join(parts)
+    left = seen.left_by_shape()
+    shape = min(left, key=left.__getitem__) if left else UNTOLD_SHAPE
+    spreads = _spreads_of(seen, shape)
     if len(spreads.dioptre) < _FEWEST:
         raise CalibrationError(
             f"recording: expected at least {_FEWEST} textured places of one distance, got "
@@ -247,8 +196,15 @@ def calibrate_rgbd(
             f"{2 * WIDEST_FOCUS_DIOPTRE:g} dioptres, got {100 * half[0]:.0f} % and {half[1]:.2f}; "
             "record more frames, from near to far"
         )
-    record = _record(line, nominal, sigma_per_diameter, focal_px, frame_size or size)
-    return RgbdResult(record, spreads, k_a, focus, line[2])
+    record = _record(line, shape, nominal, sigma_per_diameter, focal_px, frame_size or size)
+    return RgbdResult(record, spreads, k_a, focus, line[2], left)
+
+
+def _spreads_of(seen: Windows, shape: str) -> Spreads:
+    """What the windows say if the point-spread function has this shape."""
+    sigma_px = seen.sigma_px[:, SHAPES.index(shape)]
+    told = np.isfinite(sigma_px)
+    return Spreads(seen.dioptre[told], sigma_px[told], seen.frame[told])
 
 
 def plot_rgbd(result: RgbdResult, path: Path) -> Path:
@@ -297,6 +253,7 @@ def _intervals(
 
 def _record(
     line: tuple[float, float, float],
+    shape: str,
     nominal: Nominal,
     k: float,
     focal_px: float,
@@ -305,7 +262,9 @@ def _record(
     focus_m = 1 / line[1] if line[1] > 1e-3 else math.inf
     pitch_m = nominal.pixel_pitch_m or UNKNOWN_PITCH_M
     source = "given"
-    if not k:
+    if shape != "gaussian":  # a disk has its k, and the blend is made of such disks
+        k, source = DISK_SIGMA_PER_DIAMETER, "shape"
+    elif not k:
         k, source = ASSUMED_SIGMA_PER_DIAMETER, "assumed"
         if nominal.focal_length_m and nominal.f_number and nominal.pixel_pitch_m:
             k, source = line[0] / written_lens(nominal, focus_m).px_per_dioptre, "nominal"
@@ -317,9 +276,9 @@ def _record(
         width=size[1],
         height=size[0],
         pitch_known=nominal.pixel_pitch_m > 0,
-        shape="gaussian",
+        shape=shape,
         sigma_per_diameter=round(k, 5),
-        gaussian_share=1.0,
+        gaussian_share={"disk": 0.0, "blend": 0.5, "gaussian": 1.0}[shape],
         gaussian_sigma_per_diameter=round(k, 5),
         source=source,
         details={"from": "RGB-D frames", "k_px_per_dioptre": round(float(line[0]), 4)},
