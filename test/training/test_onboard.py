@@ -95,7 +95,7 @@ def test_one_command_leads_to_a_running_model(tmp_path, capsys):
         "--steps",
         "2",
         "--width",
-        "640",
+        "320",
     ]
     command += ["--test-scenes", "1"]
     for setting in small:
@@ -107,13 +107,13 @@ def test_one_command_leads_to_a_running_model(tmp_path, capsys):
     assert report["scores"]["data"]["first_seed"] == TEST_SEED
     # The lens's spread, with the point-spread function of the evaluation.
     spread = scored["px_per_dioptre"] * OPTIONS.spread_per_diameter
-    assert spread == pytest.approx(10.0 * MEASURED.sigma_per_diameter)
+    assert spread == pytest.approx(5.0 * MEASURED.sigma_per_diameter)
     values = yaml.safe_load((tmp_path / "mine.params.yaml").read_text())["/**"]["ros__parameters"]
     parameters = NodeParameters(**values)
-    assert (parameters.warm_up_width, parameters.warm_up_height) == (640, 480)
+    assert (parameters.warm_up_width, parameters.warm_up_height) == (320, 240)
     with open_backend(parameters.model_path, "onnxruntime", threads=1) as backend:
         assert backend.self_test()["checked"]
-        backend.set_lens(MEASURED.lens_for(640, 480))
+        backend.set_lens(MEASURED.lens_for(320, 240))
     assert main([str(tmp_path / "none.yaml")]) == 2
     assert "ddfd-calibrate" in capsys.readouterr().err
 
