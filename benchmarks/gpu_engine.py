@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ WARM_UP_S = 2.0
 def resident_bytes() -> int:
     """Memory of this process that is in main memory (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")  # 64 KiB on some ARM systems
 
 
 def percentiles(times_ms: Sequence[float]) -> dict[str, float]:

@@ -179,6 +179,14 @@ class Backend(ABC):
             return False
         return min(height, width) >= MIN_SIDE_PX
 
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in pixels that an image of this size is padded to.
+
+        Raises:
+            ContractError: The image is larger than the graph's fixed size.
+        """
+        return self._graph_size(height, width)
+
     def warm_up(self, height: int, width: int, heads: Collection[str] | None = None) -> float:
         """Run a textured image of this size until everything lazy is done.
 

@@ -45,6 +45,13 @@ class OnnxBackend(Backend):
         self._providers = [provider]
         self._sessions: dict[tuple[str, ...], Any] = {}
         whole = onnxruntime.InferenceSession(model, self._options, providers=self._providers)
+        # Without its libraries (cuDNN, cuBLAS) a provider is left out with a warning only.
+        if provider not in whole.get_providers():
+            raise ModelLoadError(
+                f"onnxruntime: expected {provider} to start for device {options.device!r}, got a "
+                f"session on {whole.get_providers()}; install the CUDA and cuDNN libraries that "
+                "this onnxruntime-gpu needs (its log names them) or use cpu"
+            )
         self._batched = check_graph(
             contract, _ports(whole.get_inputs()), _ports(whole.get_outputs())
         )

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ddfd_ros.core.errors import ModelLoadError
+from ddfd_ros.inference.base import DeviceError
 
 FULL_PACKAGES = ("tensorrt", "tensorrt_bindings")
 LEAN_PACKAGES = ("tensorrt_lean", "tensorrt_lean_bindings")
@@ -44,16 +45,20 @@ class MessageLog:
     """The last complaints of TensorRT since this was made, for error messages."""
 
     def __init__(self) -> None:
-        self._messages: list[str] = []
+        self._errors: list[str] = []
+        self._warnings: list[str] = []
 
     def __call__(self, severity: str, message: str) -> None:
-        """Keep errors and internal errors; see ``LogFunction``."""
+        """Keep errors, internal errors and warnings; see ``LogFunction``."""
+        text = " ".join(message.split())
         if severity.endswith("ERROR"):
-            self._messages = [*self._messages[1 - _KEPT_MESSAGES :], " ".join(message.split())]
+            self._errors = [*self._errors[1 - _KEPT_MESSAGES :], text]
+        elif severity == "WARNING":
+            self._warnings = [*self._warnings[1 - _KEPT_MESSAGES :], text]
 
     def __str__(self) -> str:
-        """What was said, or that nothing was."""
-        return "; ".join(self._messages) or "no reason in TensorRT's log"
+        """The errors; the warnings where there are none; or that nothing was said."""
+        return "; ".join(self._errors or self._warnings) or "no reason in TensorRT's log"
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,30 @@ class TensorRt:
         logger = _LOGGERS[base]
         logger.receivers.append(weakref.ref(log, logger.receivers.remove))
         return logger
+
+    def start(self, kind: Callable[[Any], Any], logger: Any, log: MessageLog) -> Any:
+        """A ``Builder`` or ``Runtime``, the objects that start CUDA.
+
+        Args:
+            kind: The class of ``module``.
+            logger: Of ``make_logger``.
+            log: What that tells, for the message.
+
+        Raises:
+            DeviceError: CUDA does not start, as where the driver is older than this TensorRT's
+                CUDA. TensorRT only warns of it, and the bindings raise a TypeError about a null
+                pointer.
+        """
+        try:
+            return kind(logger)
+        except TypeError as error:
+            if "nullptr" not in str(error):
+                raise
+            raise DeviceError(
+                f"TensorRT {self.version}: expected CUDA to start, got {log}; where nvidia-smi "
+                "names an older CUDA than the one this TensorRT was built for, update the driver "
+                "or install the package for that CUDA (such as tensorrt-cu12)"
+            ) from error
 
     def deserialize(self, runtime: Any, data: bytes, version_compatible: bool) -> Any:
         """An engine from its bytes; None when TensorRT refuses them (it logs why).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
@@ -81,9 +82,11 @@ class TensorrtBackend(Backend):
                     f"{path}: expected an engine for this machine, got one that was "
                     f"{'; '.join(mismatches)}; build it here with ddfd-engine"
                 )
-            found = [(path, manifest), *_smaller_engines(path, manifest, machine)]
-            for file, record in found:
-                engines.append(LoadedEngine(api, session, file.read_bytes(), record))
+            engines.append(LoadedEngine(api, session, path.read_bytes(), manifest))
+            for file, record in _smaller_engines(path, manifest, machine):
+                # Where its memory is not to be had, too, the whole engine answers.
+                with contextlib.suppress(DdfdError, CudaError, OSError):
+                    engines.append(LoadedEngine(api, session, file.read_bytes(), record))
             return cls(api, session, engines, session.gpu_name)
         except BaseException as error:
             _close(engines, session)
@@ -182,7 +185,8 @@ def _smaller_engines(
 ) -> Iterable[tuple[Path, EngineManifest]]:
     """Engines beside ``path`` of the same model, sizes and precision, with some of its heads.
 
-    One that is damaged or foreign is passed over: the whole engine answers in its place.
+    One that is damaged, foreign or unreadable is passed over: the whole engine answers in its
+    place.
     """
     for other in sorted(path.parent.iterdir()):
         if other == path or other.suffix not in _ENGINE_SUFFIXES:
@@ -198,7 +202,7 @@ def _smaller_engines(
                 continue
             if (same.shapes, same.precision) == (whole.shapes, whole.precision):
                 yield other, read_manifest(other)
-        except DdfdError:
+        except (DdfdError, OSError):
             continue
 
 

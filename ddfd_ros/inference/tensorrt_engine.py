@@ -38,7 +38,7 @@ class LoadedEngine:
     Raises:
         ModelLoadError: TensorRT refuses the bytes.
         ContractError: The engine's tensors are not those of its contract.
-        DeviceError: The GPU has too little memory, or failed.
+        DeviceError: The GPU has too little memory, failed, or is not usable with its driver.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class LoadedEngine:
         No local names for TensorRT's objects: ``close`` must be able to free them.
         """
         api, manifest = self._api, self.manifest
-        self._runtime = api.module.Runtime(api.make_logger(self._log))
+        self._runtime = api.start(api.module.Runtime, api.make_logger(self._log), self._log)
         self._engine = api.deserialize(self._runtime, data, manifest.version_compatible)
         if self._engine is None:
             raise ModelLoadError(

@@ -45,6 +45,18 @@ def test_answers_any_size(make, runtime, tmp_path, size, batched):
     assert_close(outputs, make.reference(padded), height, width)
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_cuda_provider_that_does_not_start_is_not_taken_for_the_gpu(make, tmp_path, monkeypatch):
+    """ONNX Runtime goes on with the CPU then, as this one does, which has no such provider."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    known = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: known)
+    path = make.write_model(tmp_path / "tiny.onnx")
+    words = r"expected CUDAExecutionProvider to start .* got a session on \['CPUExecutionProvider'"
+    with pytest.raises(ModelLoadError, match=words):
+        open_backend(path, "onnxruntime", device="cuda")
+
+
 def test_size_changes_in_mid_stream(make, runtime, tmp_path):
     path = make.write_model(tmp_path / "tiny.onnx")
     with open_backend(path, runtime) as backend:

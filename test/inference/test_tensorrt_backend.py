@@ -220,6 +220,39 @@ def test_smaller_engines_answer_for_fewer_heads(write_engine, make, gpu):
         check(make, backend, 64, 96, 1, ["depth_m"])
 
 
+def test_a_smaller_engine_that_has_no_room_does_not_take_the_whole_one_along(
+    write_engine, make, gpu, monkeypatch
+):
+    write_engine("depth.engine", heads=["depth_m"])
+    path = write_engine()
+    monkeypatch.setenv("STANDIN_MEMORY", "200000")  # the whole one takes 172032
+    with open_backend(path) as backend:
+        assert "smaller" not in backend.device
+        check(make, backend, 64, 96, 1, ["depth_m"])
+    assert not gpu._live
+    monkeypatch.setenv("STANDIN_MEMORY", "100000")
+    with pytest.raises(DeviceError, match="out of memory"):
+        open_backend(path)
+    assert not gpu._live
+
+
+def test_a_smaller_engine_that_cannot_be_read_is_passed_over(write_engine, make, gpu, monkeypatch):
+    import ddfd_ros.inference.tensorrt_backend as module
+
+    write_engine("depth.engine", heads=["depth_m"])
+    path, read = write_engine(), module.read_manifest
+
+    def refuse(engine, **options):
+        if engine != path:
+            raise PermissionError(13, "Permission denied")
+        return read(engine, **options)
+
+    monkeypatch.setattr(module, "read_manifest", refuse)
+    with open_backend(path) as backend:
+        assert "smaller" not in backend.device
+        check(make, backend, 64, 96, 1, ["depth_m"])
+
+
 def test_a_failing_kernel_is_reported_and_freed(write_engine, make, gpu, tmp_path):
     backend = open_backend(write_engine())
     check(make, backend, 64, 96, 1)
@@ -428,6 +461,14 @@ def test_without_a_gpu_the_reason_is_told(write_engine, monkeypatch):
     monkeypatch.setenv("STANDIN_GPU", "none")
     with pytest.raises(DeviceError, match=r"expected a usable GPU, got .*no CUDA-capable device"):
         open_backend(path)
+
+
+def test_a_driver_older_than_tensorrt_is_named_as_the_reason(write_engine, gpu, monkeypatch):
+    path = write_engine()
+    monkeypatch.setenv("STANDIN_OLD_DRIVER", "1")
+    with pytest.raises(DeviceError, match=r"error: 35\.; where nvidia-smi names an older CUDA"):
+        open_backend(path)
+    assert gpu._primary.retained == 0
 
 
 def test_without_tensorrt_the_way_out_is_told(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ from ddfd_trt.calibrate import ImageBatches
 from ddfd_trt.engine_cli import main
 from ddfd_trt.engine_options import EngineOptions
 from ddfd_trt.export_onnx import export_onnx
+from ddfd_trt.files import write_atomically
 from ddfd_trt.make_engine import EngineJob, make_engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,6 +129,19 @@ def test_int8_is_calibrated_once(version, model, pictures, tmp_path, number):
     assert kept[0].stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("number", ["8.6.1", "10.13.0.35"])
+def test_calibration_at_one_size_leaves_the_engine_its_range(
+    version, model, pictures, tmp_path, number
+):
+    version(number)
+    shapes = ShapeRange((32, 64), (64, 96), (96, 128))
+    output, _ = build(
+        model, tmp_path, shapes=shapes, precision="int8", calibration_images=pictures,
+        calibration_limit=3,
+    )  # fmt: skip
+    assert plan_head(output)["shapes"] == [[32, 64, 3], [64, 96, 3], [96, 128, 3]]
+
+
 def test_int8_without_pictures_is_refused(version, model, tmp_path):
     version()
     with pytest.raises(ContractError, match="--calibrate FOLDER"):
@@ -173,6 +188,66 @@ def test_the_timing_cache_of_another_version_is_replaced(version, model, tmp_pat
     (tmp_path / "timing.cache").write_bytes(b"of 8.6")
     build(model, tmp_path)
     assert (tmp_path / "timing.cache").read_bytes() == b"timing;"
+
+
+def test_an_engine_is_not_lost_where_its_timings_cannot_be_kept(version, model, tmp_path):
+    version()
+    (tmp_path / "file").touch()
+    said, cache = [], tmp_path / "file" / "timing.cache"
+    options = EngineOptions(shapes=SIZE)
+    job = EngineJob(model, tmp_path / "lite.engine", options, timing_cache=cache,
+                    watch=Watch(on_phase=said.append))  # fmt: skip
+    assert make_engine(job) == read_manifest(job.output)
+    assert [text for text in said if "timing cache: expected to write it" in text]
+
+
+def test_what_a_killed_build_left_goes_with_the_next_one(version, model, tmp_path):
+    version()
+    killed, running = tmp_path / ".ddfd-engine-killed", tmp_path / ".ddfd-engine-running"
+    for folder in (killed, running):
+        folder.mkdir()
+        (folder / "lite.engine").write_bytes(b"most of an engine")
+    handle = os.open(running, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    build(model, tmp_path)
+    assert not killed.exists()
+    assert (running / "lite.engine").exists()
+    os.close(handle)  # as the end of its process does
+    build(model, tmp_path)
+    assert not running.exists()
+
+
+def test_two_builds_may_write_their_timings_at_once(tmp_path, monkeypatch):
+    path, replace = tmp_path / "timing.cache", Path.replace
+
+    def interrupted(partial, target):
+        monkeypatch.setattr(Path, "replace", replace)
+        write_atomically(path, b"of another node")
+        return replace(partial, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    write_atomically(path, b"ours")
+    assert path.read_bytes() == b"ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    def full(partial, target):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "timing.cache"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_driver_older_than_tensorrt_is_named_as_the_reason(version, model, tmp_path):
+    version(STANDIN_OLD_DRIVER="1")
+    with pytest.raises(DeviceError, match=r"error: 35\.; where nvidia-smi names an older CUDA"):
+        build(model, tmp_path)
 
 
 def test_calibration_that_fails_leaves_no_context_in_the_thread(

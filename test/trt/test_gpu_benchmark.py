@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks import gpu
 from benchmarks.gpu_count import count_work
-from benchmarks.gpu_engine import clocks_under, warm_up
+from benchmarks.gpu_engine import clocks_under, resident_bytes, warm_up
 from benchmarks.gpu_others import TorchRun, allow_tf32
 from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference.engine_manifest import GpuMachine, manifest_path, read_manifest
@@ -215,6 +215,12 @@ def test_clocks_are_read_while_the_work_goes_on(tmp_path, monkeypatch):
     assert len(done) > 3
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert clocks_under(lambda: None) == ""
+
+
+def test_resident_memory_is_counted_in_the_systems_pages(monkeypatch):
+    at_4_kib = resident_bytes() * 4096 / os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(os, "sysconf", lambda name: 65536)  # as on some ARM systems
+    assert resident_bytes() == pytest.approx(16 * at_4_kib, rel=0.1)
 
 
 def test_work_goes_on_for_the_warm_up():

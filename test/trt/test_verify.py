@@ -76,6 +76,22 @@ def test_a_slightly_different_model_fails_in_its_head_alone(model, tmp_path):
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["passed"] is False
 
 
+def test_images_smaller_than_a_fixed_size_are_padded_alike_on_both_sides(
+    model, lite_checkpoint, tmp_path
+):
+    fixed = tmp_path / "fixed.onnx"
+    export_onnx(lite_checkpoint, fixed, height=64, width=96)
+    for path in (model, fixed):  # weights that answer to what is around, as trained ones do
+        altered(path, tmp_path / f"lively-{path.name}", 30.0)
+    model, fixed = (tmp_path / f"lively-{path.name}" for path in (model, fixed))
+    small = [("small", golden_image(33, 50, seed=2)), ("whole", golden_image(64, 96, seed=3))]
+    with open_backend(model, "onnxruntime") as a, open_backend(fixed, "onnxruntime") as b:
+        for reference, candidate in ((a, b), (b, a)):
+            report = verify(reference, candidate, small)
+            assert report.passed, report
+        assert report.images == 2
+
+
 def test_models_that_cannot_be_compared_are_refused(model, lite_checkpoint, tmp_path):
     retrained = altered(model, tmp_path / "r.onnx", 1.0, {"weights_sha256": "0" * 64})
     with (

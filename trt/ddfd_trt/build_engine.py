@@ -6,6 +6,7 @@ memory back (8.5 and 8.6 never free a builder that a parser used), and a crash i
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -83,6 +84,7 @@ def build_plan(job: BuildJob, output: Path, watch: Watch) -> None:
 
     Raises:
         ModelLoadError: TensorRT is missing, refuses the graph, finds no implementation or crashes.
+        DeviceError: TensorRT cannot use the GPU with this driver.
         ContractError: The precision is not to be had with this TensorRT.
         BuildCancelled: ``watch.cancel`` was set; at once, whatever TensorRT is doing.
     """
@@ -153,7 +155,7 @@ def _build(job: BuildJob, tell: Callable[..., None]) -> bytes:
     graph = job.graph if api.weakly_typed else _typed_graph(job, tell)
     log = MessageLog()
     logger = api.make_logger(log)
-    builder = api.module.Builder(logger)
+    builder = api.start(api.module.Builder, logger, log)
     network = builder.create_network(api.network_flags())
     parser = api.module.OnnxParser(network, logger)
     if not parser.parse(graph):
@@ -182,7 +184,7 @@ def _build(job: BuildJob, tell: Callable[..., None]) -> bytes:
             "workspace, or another precision"
         )
     if cache is not None and job.timing_cache is not None:
-        write_atomically(job.timing_cache, bytes(config.get_timing_cache().serialize()))
+        _write_cache(config, job.timing_cache, tell)
     return bytes(plan)
 
 
@@ -235,7 +237,10 @@ def _set_sizes(api: TensorRt, builder: Any, network: Any, config: Any, job: Buil
     profile.set_shape(INPUT_NAME, *((*batch, *size, 3) for size in sizes))
     config.add_optimization_profile(profile)
     if job.batches is not None and api.has_calibrators:
-        config.set_calibration_profile(profile)
+        # One of its own: TensorRT sets smallest and largest of this one to the best size.
+        calibration = builder.create_optimization_profile()
+        calibration.set_shape(INPUT_NAME, *[(*batch, *job.shapes.optimum, 3)] * 3)
+        config.set_calibration_profile(calibration)
 
 
 def _calibrator(api: TensorRt, config: Any, job: BuildJob) -> Any:
@@ -277,9 +282,20 @@ def _read_cache(config: Any, path: Path | None) -> Any:
     """Load the timing cache; one of another GPU or TensorRT is replaced by an empty one."""
     if path is None:
         return None
-    known = path.read_bytes() if path.is_file() else b""
+    known = b""
+    with contextlib.suppress(OSError):  # none yet, or not for us: the build takes longer
+        known = path.read_bytes()
     cache = config.create_timing_cache(known)
     if cache is None or not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
+
+
+def _write_cache(config: Any, path: Path, tell: Callable[..., None]) -> None:
+    """Keep the timings; where that fails, the engine that took minutes is not lost with them."""
+    try:
+        write_atomically(path, bytes(config.get_timing_cache().serialize()))
+    except OSError as error:
+        tell("phase", f"timing cache: expected to write it, got {error}; the next build takes as "
+             "long as this one, check the folder")  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
+import os
 import shutil
 import tempfile
 import time
@@ -36,6 +38,7 @@ from ddfd_trt.engine_options import EngineOptions, fitting_heads, fitting_shapes
 from ddfd_trt.verify import NamedImage, VerifyReport, find_images, load_images, verify
 
 GOLDEN_SEED = 1
+_WORK_PREFIX = ".ddfd-engine-"
 
 
 @dataclass(frozen=True)
@@ -223,9 +226,31 @@ def _images(candidate: Backend, job: EngineJob) -> Iterator[NamedImage]:
 
 @contextlib.contextmanager
 def _work_folder(output: Path) -> Iterator[Path]:
-    """A hidden folder beside ``output``, so that moving files out of it is one step."""
-    folder = Path(tempfile.mkdtemp(prefix=".ddfd-engine-", dir=output.parent))
+    """A hidden folder beside ``output``, so that moving files out of it is one step.
+
+    What builds left that were killed goes: an engine can be large, and robots are switched off at
+    any time. A lock tells a running build, since clocks may jump and process numbers come again.
+    """
+    for left in output.parent.glob(f"{_WORK_PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(left):
+            if any(left.iterdir()):  # an empty one may be a build's that is about to lock it
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=output.parent))
     try:
-        yield folder
+        with contextlib.ExitStack() as lock:
+            with contextlib.suppress(OSError):  # a file system without locks: nothing is removed
+                lock.enter_context(_locked(folder))
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which ends with this process; OSError where another holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ddfd_ros.core.errors import ContractError, DatasetError
 from ddfd_ros.core.metadata import golden_image
+from ddfd_ros.core.preprocessing import Crop, crop_outputs, pad_to_size
 from ddfd_ros.inference.base import Backend
 from ddfd_trt.parity import ErrorCollector, HeadError
 from ddfd_trt.truth import TruthCollector, TruthError
@@ -99,7 +100,9 @@ def verify(
     collector = ErrorCollector(tolerance_scale, allowed)
     count = 0
     for name, image in images:
-        expected, got = reference.infer(image, heads), candidate.infer(image, heads)
+        padded, crop = _as_both_see_it(image, reference, candidate)
+        expected = crop_outputs(reference.infer(padded, heads), crop)
+        got = crop_outputs(candidate.infer(padded, heads), crop)
         collector.add(expected, got)
         if truth is not None and "depth_m" in heads:
             truth.add(name, expected["depth_m"], got["depth_m"])
@@ -115,6 +118,18 @@ def verify(
         heads=tuple(collector.results()),
         truth=None if truth is None else truth.result(),
     )
+
+
+def _as_both_see_it(
+    image: np.ndarray, reference: Backend, candidate: Backend
+) -> tuple[np.ndarray, Crop]:
+    """The image with the padding of both, and the crop that undoes it.
+
+    A graph of one size sees a smaller image padded to that size, one of any size sees less around
+    it: they would answer otherwise with nothing wrong.
+    """
+    height, width = reference.padded_size(*image.shape[:2])
+    return pad_to_size(image, *candidate.padded_size(height, width))
 
 
 def shared_heads(reference: Backend, candidate: Backend) -> tuple[str, ...]:

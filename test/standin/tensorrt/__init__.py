@@ -7,6 +7,7 @@ A plan names the version and the GPU it was built for and is refused elsewhere, 
 ``STANDIN_TENSORRT``: version (default 10.13.0). ``STANDIN_LEAN``: no builder.
 ``STANDIN_STEPS``: steps of a build; ``STANDIN_STEP_S``: seconds each takes.
 ``STANDIN_OPEN_S``: seconds an engine takes to be loaded.
+``STANDIN_OLD_DRIVER``: the driver is older than this TensorRT's CUDA.
 ``STANDIN_WRONG``: a factor on everything that a *built* engine computes: a broken TensorRT.
 """
 
@@ -98,6 +99,9 @@ _first_logger = None
 def _register(user: object, logger: ILogger) -> None:
     """Keep the first logger of those in use as the global one, and only a pointer to it."""
     global _first_logger
+    if os.environ.get("STANDIN_OLD_DRIVER"):  # a null pointer, which pybind11 tells thus
+        logger.log(ILogger.Severity.WARNING, "CUDA initialization failure with error: 35.")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
     if not _users:
         _first_logger = weakref.ref(logger)
     _users.add(user)
@@ -189,6 +193,8 @@ class IBuilderConfig:
 
         def set_calibration_profile(self, profile: IOptimizationProfile) -> bool:
             self._calibration_profile = profile
+            # Smallest and largest are overwritten by the best, NvInfer.h says.
+            profile._shapes = {name: (s[1],) * 3 for name, s in profile._shapes.items()}
             return True
 
 
