@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -176,6 +178,46 @@ def test_folder_without_depth_trains_self_supervised(tmp_path: Path):
     tensors = to_tensors(item)
     assert tensors["image"].max() <= 1
     np.testing.assert_allclose(tensors["sharp_rgb"][0] * 65535, truth[..., 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "frame_px", "lens_px", "refusal"),
+    [
+        ((), (), (80, 60), ""),
+        ((), (), (160, 120), r"for, 160x120, got 80x60; give the source size: \[120, 160\]"),
+        ((120, 160), (), (160, 120), ""),
+        ((), (), (80, 80), "for, 80x80, got 80x60; calibrate with images as they are used"),
+        ((), (90, 120), (120, 90), ""),  # cut by ddfd-prepare
+        ((), (90, 120), (80, 60), r"for, 80x60, got 120x90; give the source size: \[40, 53\]"),
+        ((40, 53), (90, 120), (80, 60), ""),
+    ],
+)
+def test_photographs_have_the_size_that_the_recipes_lens_was_calibrated_for(
+    tmp_path: Path, size, frame_px, lens_px, refusal
+):
+    """At another size the lens would blur by more or less pixels than they show."""
+    image = np.random.default_rng(1).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    for kind in ("rgb", "sharp"):
+        _write(tmp_path / kind / "a.png", image)
+    if frame_px:
+        report = json.dumps({"registered": True, "frame_px": frame_px})
+        (tmp_path / "registration.json").write_text(report)
+    source = SourceConfig(dataset="folder", root=str(tmp_path), split="all", size=size)
+    lens = LENS_PRESETS["dslr"]
+
+    def open_it(source: SourceConfig, **told: bool):
+        return open_source(source, lens, tmp_path / "cache", lens_px=lens_px, **told)
+
+    if not refusal:
+        assert len(open_it(source).frames) == 1
+        return
+    for told in (False, True):
+        with pytest.raises(DatasetError, match=refusal):
+            open_it(source, told=told)
+    named = dataclasses.replace(source, options={"lens": dataclasses.asdict(lens)})
+    assert len(open_it(named, told=True).frames) == 1  # the recipe's lens is not theirs
+    with pytest.raises(DatasetError, match=refusal):
+        open_it(named)
 
 
 def test_unregistered_pairs_are_laid_over_once_and_remembered(tmp_path: Path, monkeypatch):

@@ -27,14 +27,16 @@ from ddfd_training.config import DataConfig, LossConfig, NetworkConfig, SourceCo
 from ddfd_training.crops import CropDataset
 from ddfd_training.datasets.sample import RgbdSample
 from ddfd_training.image_set import LazySet
+from ddfd_training.lay_over import stack_pairs
 from ddfd_training.lens_draws import DrawnCamera, LensRanges, curved, draw_camera, lens_of
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.optics import render_defocus
 from ddfd_training.optics_options import RenderOptions
 from ddfd_training.psf import render_kernel
 from ddfd_training.sensor import Sensor
+from ddfd_training.sources import open_source
 from ddfd_training.steps import plain_step
-from ddfd_training.trainer import network_options
+from ddfd_training.trainer import WholeImages, network_options
 
 
 @pytest.mark.parametrize(("strength", "focus_m"), [(4.0, 0.7), (14.4, 8.0), (28.0, 1.7)])
@@ -232,6 +234,40 @@ def test_a_photograph_that_names_its_lens_is_told_it(tmp_path):
     assert "lens" not in CropDataset([photographs], DataConfig(crop_px=32), 1, 0, 1)[0]
     with pytest.raises(DatasetError, match="eigen .*got some with lens; use colour or none"):
         CropDataset([drawn], DataConfig(crop_px=32, augment="eigen"), 1, 0, 1)
+
+
+def test_photographs_in_memory_that_name_their_lens_are_told_it():
+    own = [lens_of(30.0, 1.0), lens_of(7.0, 4.0)]
+    pixels = _sample().sharp_rgb
+    samples = [replace(_sample(), sharp_rgb=None, defocused_rgb=pixels, lens=each) for each in own]
+    config, lens = DataConfig(crop_px=32), LENS_PRESETS["dslr"]
+
+    def told(samples):
+        images = stack_pairs(samples, weight=1.0)
+        crops = CropDataset([images], config, 1, 0, 20, lens)
+        return {tuple(np.round(crops[i]["lens"].numpy(), 4)) for i in range(20)}, images
+
+    seen, images = told(samples)
+    assert seen == {tuple(np.round(np.float32(lens_vector(each)), 4)) for each in own}
+    whole = WholeImages(images, lens)[1]["lens"]
+    np.testing.assert_allclose(whole, lens_vector(own[1]), rtol=1e-6)
+    # Where one does not say it, the recipe's is meant for all.
+    seen, _ = told([samples[0], replace(samples[1], lens=None)])
+    assert seen == {tuple(np.round(np.float32(lens_vector(lens)), 4))}
+
+
+@pytest.mark.parametrize(
+    ("changes", "spread"),
+    [({}, 0.25), ({"kernel": "gaussian"}, 0.3), ({"preset": "soft-gaussian"}, 0.5)],
+)
+def test_a_picture_through_the_recipes_lens_is_told_how_far_it_spreads(tmp_path, changes, spread):
+    """As evaluation tells it, whatever the point-spread function."""
+    lens = LENS_PRESETS["nyu-2m"]
+    source = SourceConfig("synthetic", "", count=1, size=(64, 96), **changes)
+    images = open_source(source, lens, tmp_path)
+    seen = CropDataset([images], DataConfig(crop_px=32), 1, 0, 1, lens)[0]["lens"]
+    expected = (lens.px_per_dioptre * spread / 0.25, lens.focus_dioptre)
+    np.testing.assert_allclose(seen.numpy(), expected, rtol=1e-5)
 
 
 def replace_lenses(images):

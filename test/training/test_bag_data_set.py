@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_training.datasets import open_dataset
 
 pytest.importorskip("rosbags")
@@ -119,6 +121,19 @@ def test_pairs_by_the_stamps_in_the_headers(tmp_path: Path, storage: str):
     assert dataset.frame_names[1] == str(START_NS + round(1e9 / 30))
     again = pickle.loads(pickle.dumps(dataset))
     assert again[4].sharp_rgb[0, 0, 0] == 50
+
+
+def test_the_lens_of_a_recipe_is_that_of_its_photographs(tmp_path: Path):
+    """Its four fields, as YAML has them; what is no lens is refused before the training."""
+    with BagMaker(tmp_path / "bag") as bag:
+        for topic, image in (("color", colour(1)), ("depth", depth(1))):
+            bag.image(f"/camera/{topic}/image_raw", 0.0, image, 0.0)
+    lens = LENS_PRESETS["dslr"]
+    options = {"rgb_is": "defocused", "lens": asdict(lens)}
+    assert open_dataset("bag", tmp_path / "bag", **options)[0].lens == lens
+    for wrong in ("lens.yaml", {"focal_length_m": 0.015}, {**asdict(lens), "f_number": "wide"}):
+        with pytest.raises(DatasetError, match="lens: expected {focal_length_m: "):
+            open_dataset("bag", tmp_path / "bag", lens=wrong)
 
 
 def test_a_twentieth_of_the_recording_is_a_scene(tmp_path: Path):

@@ -420,6 +420,20 @@ def test_rgbd_frames_that_say_too_little_are_refused():
         calibrate_rgbd([room(i, lens_of(0.5, 6.0)) for i in range(2)], response="linear")
 
 
+def test_one_frame_does_not_tell_how_sure_it_is(monkeypatch):
+    """Intervals come from how frames differ: of one, they would have no width."""
+    dioptre = np.linspace(0.3, 2.0, 60)
+    sigma_px = np.tile(3.0 * np.abs(dioptre - 0.9)[:, None], 3)
+    seen = [Windows(dioptre, sigma_px, np.full((60, 3), 0.01), np.full(60, 0))]
+    none = Windows.join([])
+    monkeypatch.setattr(rgbd, "windows", lambda sample, n, response: (seen[n:] or [none])[0])
+    rgb = np.zeros((8, 8, 3), np.uint8)
+    sample = RgbdSample("a", np.ones((8, 8), np.float32), sharp_rgb=rgb, defocused_rgb=rgb)
+    for count in (1, 2):  # the second frame shows nothing that can be used
+        with pytest.raises(CalibrationError, match="at least 2 frames, got them in 1"):
+            calibrate_rgbd([sample] * count)
+
+
 def test_where_windows_cannot_tell_the_shape_it_is_between(monkeypatch):
     dioptre = np.linspace(0.3, 2.0, 60)
 
@@ -435,3 +449,8 @@ def test_where_windows_cannot_tell_the_shape_it_is_between(monkeypatch):
     assert result.left_by_shape == {}
     assert (result.calibration.shape, result.calibration.gaussian_share) == ("blend", 0.5)
     assert result.calibration.lens.px_per_dioptre == pytest.approx(12.0, rel=0.01)
+    other = replace(sample, depth_m=np.ones((8, 9), np.float32))
+    with pytest.raises(CalibrationError, match=r"frames of one size.* got \(8, 8\) and \(8, 9\)"):
+        calibrate_rgbd([sample, other])
+    with pytest.raises(CalibrationError, match=r"--focal: expected less than .* 1\.11 m"):
+        calibrate_rgbd([sample] * 2, nominal=Nominal(focal_length_m=2.0))

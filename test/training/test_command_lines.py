@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 from pathlib import Path
 
 import cv2
@@ -90,6 +91,33 @@ def test_defocus_of_a_folder_can_be_evaluated(recording: Path, tmp_path: Path):
         assert detail[0] < 0.75 * detail[1]
         assert np.mean(after.defocused_rgb) == pytest.approx(np.mean(after.sharp_rgb), rel=0.02)
     assert json.loads((out / "lens.json").read_text())["lens"]["focus_distance_m"] == 8.0
+
+
+def test_defocus_of_a_folder_that_was_cut_keeps_the_size_of_its_frames(recording, tmp_path):
+    """A calibration is for the camera's whole frames, also when the pictures are used again."""
+    report = {"registered": True, "frame_px": [2 * HEIGHT, 2 * WIDTH]}
+    part = shutil.copytree(recording, tmp_path / "part")
+    (part / "registration.json").write_text(json.dumps(report))
+    out = tmp_path / "blurred"
+    assert defocus_cli.main([str(part), "--lens", LENS, "--out", str(out)]) == 0
+    assert RgbdFolder(out).frame_size() == (2 * HEIGHT, 2 * WIDTH)
+    assert RgbdFolder(out).registered
+
+
+@pytest.mark.parametrize(
+    ("words", "spread"),
+    [
+        ((), 0.25),
+        (("--kernel", "gaussian", "--sigma-ratio", "0.5"), 0.5),
+        (("--preset", "d3net-code"), 0.3),
+    ],
+)
+def test_a_folder_tells_how_far_the_lens_that_made_it_spreads(recording, tmp_path, words, spread):
+    """As evaluation tells it: a Gaussian of half the diameter looks like disks twice as wide."""
+    command = [str(recording), "--lens", LENS, "--limit", "1", "--out", str(tmp_path / "out")]
+    assert defocus_cli.main([*command, *words]) == 0
+    told = RgbdFolder(tmp_path / "out")[0].lens
+    assert told.px_per_dioptre == pytest.approx(parse_lens(LENS).px_per_dioptre * spread / 0.25)
 
 
 def test_what_is_defocused_already_is_not_blurred_again(recording: Path, tmp_path: Path):
@@ -185,6 +213,14 @@ def test_a_calibration_blurs_a_smaller_picture_by_less(tmp_path: Path, capsys):
     for blur_px in (full_px, full_px / 2):
         assert f"blur of {blur_px:.1f} px" in said.out
     assert "images of the shape 128x96, got 48x48" in said.err
+    # A part of a frame has the frame's pixels.
+    (tmp_path / "rgb").mkdir()
+    picture.rename(tmp_path / "rgb" / "a.png")
+    report = {"registered": True, "frame_px": [96, 128]}
+    (tmp_path / "registration.json").write_text(json.dumps(report))
+    given[0] = str(tmp_path / "rgb" / "a.png")
+    assert defocus_cli.main([*given, *lens]) == 0
+    assert f"blur of {full_px:.1f} px" in capsys.readouterr().out
 
 
 def test_lenses_by_name_and_by_numbers():

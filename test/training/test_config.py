@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_training.calibration.report import write_record
 from ddfd_training.config import TrainConfig, load_config, load_stages
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.paper_table import paper_data, paper_rows
@@ -58,6 +60,17 @@ def test_refusals_name_the_key(tmp_path: Path, text: str, message: str) -> None:
     """A typo is found by name, not ignored."""
     with pytest.raises((ValueError, TypeError), match=message):
         load_config(_write(tmp_path, text))
+
+
+def test_a_calibration_says_for_which_images_its_lens_is(tmp_path: Path) -> None:
+    """Of the four numbers of a lens or a preset, nobody knows."""
+    file = tmp_path / "lens.yaml"
+    write_record(LensCalibration(LENS_PRESETS["nyu-8m"], 640, 480), file)
+    config = load_config(_write(tmp_path, f"lens: {file}"))
+    assert config.lens == LENS_PRESETS["nyu-8m"]
+    assert config.lens_px == (640, 480)
+    assert load_config(_write(tmp_path, "lens: nyu-8m")).lens_px == ()
+    assert load_config(_write(tmp_path, f"lens: {file}"), ["lens=nyu-2m"]).lens_px == ()
 
 
 def test_override_needs_an_equals_sign(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_training.calibration.rgbd import windows
+from ddfd_training.calibration.windows import SHAPES, windows
 from ddfd_training.datasets import DfdDslr
 from ddfd_training.datasets.dfd_dslr import pair_by_time, pair_in_order
 from ddfd_training.datasets.sample import RgbdSample
@@ -127,7 +127,9 @@ def blur_off_the_lens_line_px(photo: np.ndarray, sharp: np.ndarray, depth_m: np.
     """
     aligned = register(sharp, photo).warp(sharp)
     found = windows(RgbdSample("", depth_m, aligned, photo), 0, "srgb")
-    return float(np.median(np.abs(found.sigma_px - np.hypot(0.35, 3.3 * (found.dioptre - 0.62)))))
+    sigma_px = found.sigma_px[:, SHAPES.index("gaussian")]  # the shape that the line is of
+    line_px = np.hypot(0.35, 3.3 * (found.dioptre - 0.62))
+    return float(np.nanmedian(np.abs(sigma_px - line_px)))
 
 
 @needs_data

@@ -113,6 +113,7 @@ def any_lens_model(tmp_path):
         FORMAT_VERSION, "ddfd-lite", {}, 0, None, None, 32, ("depth_m", "sigma_m"), 0.5, 10.0,
         LENS_PRESETS["nyu-8m"], {}, {}, "", inputs=("image", "lens"),
         lens_range={"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)},
+        sigma_0_px=0.7,
     )  # fmt: skip
     save_checkpoint(tmp_path / "any.pt", network, "ddfd-lite", options, contract)
     export_onnx(tmp_path / "any.pt", tmp_path / "any.onnx")
@@ -170,6 +171,25 @@ def test_evaluation_tells_the_lens_of_what_the_network_sees(any_lens_model, tmp_
     assert told.px_per_dioptre == pytest.approx(own.px_per_dioptre)
     assert report["result"]["depth"]["pixels"] == 32 * 48
     assert report["data"]["size"] == [32, 48]
+
+
+@pytest.mark.parametrize("lens", [(), ("--lens", "nyu-8m")])
+def test_images_are_softened_for_the_size_at_which_the_network_sees_them(
+    any_lens_model, tmp_path, capsys, lens
+):
+    """Made half as wide before the lens or after it, a camera's spread is half as wide."""
+    file = tmp_path / "lens.yaml"
+    measured = LensCalibration(lens_of(10.0, 2.0), 96, 64, True, sigma_0_px=0.6)
+    file.write_text(yaml.safe_dump(measured.to_dict()))
+    words = ("--size", "32", "48", "--soften", str(file))
+    _, report = _told(any_lens_model, tmp_path, capsys, *words, *lens)
+    expected_px = missing_px(0.7, sigma_at_scale(0.6, 0.5))
+    assert report["softened_px"] == pytest.approx(expected_px)
+    assert "not softened" not in capsys.readouterr().out
+    file.write_text(yaml.safe_dump(replace(measured, sigma_0_px=0.0).to_dict()))
+    _, report = _told(any_lens_model, tmp_path, capsys, *words, *lens)
+    assert "softened_px" not in report
+    assert "images are not softened" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from ddfd_ros.core.lens_calibration import LensCalibration
+from ddfd_ros.core.lens_calibration import LensCalibration, LensCalibrationError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.inference import open_backend
 from ddfd_ros.ros.parameters import NodeParameters
@@ -21,7 +21,7 @@ from ddfd_training.datasets.synthetic_scenes import TEST_SEED
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.onboard_cli import main
-from ddfd_training.onboard_recipe import Job, OnboardError, recipe
+from ddfd_training.onboard_recipe import Job, OnboardError, Recording, recipe
 from ddfd_training.reblur import reblur_with_map
 
 MEASURED = LensCalibration(lens_of(20.0, 3.0), 1280, 960, shape="blend", gaussian_share=0.4)
@@ -65,6 +65,55 @@ def test_recordings_of_the_camera_come_to_the_working_width_with_its_lens(kind):
     for width in (0, 1280):
         values = recipe(Job(**{kind: "somewhere"}, width=width), MEASURED)
         assert stages_of(values)[-1].data.sources[-1].size == ()
+
+
+@pytest.mark.parametrize("kind", ["natural", "pairs"])
+@pytest.mark.parametrize(
+    ("image_px", "frame_px", "width", "size"),
+    [
+        ((800, 1000), (960, 1280), 640, (400, 500)),  # cut by ddfd-prepare, then made smaller
+        ((800, 1000), (960, 1280), 0, ()),
+        ((480, 640), (480, 640), 640, ()),  # recorded at half the calibration's size
+        ((400, 500), (480, 640), 320, (200, 250)),
+        ((400, 500), (480, 640), 0, (800, 1000)),
+        ((800, 1000), (960, 1279), 0, ()),  # a rounded size is no reason to resample blur
+    ],
+)
+def test_a_recording_keeps_its_own_pixels_blur(kind, image_px, frame_px, width, size):
+    """Whatever its pictures were cut to, their pixels become those that are worked with."""
+    job = Job(**{kind: "mine"}, recording=Recording(image_px, frame_px), width=width)
+    config = stages_of(recipe(job, MEASURED))[-1]
+    source = config.data.sources[-1]
+    assert source.size == size
+    scale = size[1] / image_px[1] if size else 1.0
+    told = LensConfig(**source.options["lens"]).scaled(scale)
+    assert told.px_per_dioptre == pytest.approx(config.lens.px_per_dioptre, rel=2e-3)
+
+
+def test_a_recording_of_another_shape_is_refused():
+    job = Job(natural="mine", recording=Recording((960, 960), (960, 960)))
+    with pytest.raises(LensCalibrationError, match="shape 1280x960, got 960x960"):
+        recipe(job, MEASURED)
+    with pytest.raises(OnboardError, match="--natural: expected none with --pairs"):
+        recipe(Job(natural="mine", pairs="mine"), MEASURED)
+
+
+@pytest.mark.parametrize("option", ["--natural", "--pairs"])
+def test_a_prepared_folder_is_taken_as_the_part_that_it_is(tmp_path, monkeypatch, option):
+    monkeypatch.setattr(onboard_cli, "_call", lambda command, *words: None)
+    for name in ("rgb", "sharp", "depth"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        image = np.full((80, 100), 2000, np.uint16)
+        cv2.imwrite(str(tmp_path / "mine" / name / "a.png"), image)
+    report = {"registered": True, "frame_px": [120, 160]}
+    (tmp_path / "mine" / "registration.json").write_text(json.dumps(report))
+    (tmp_path / "lens.yaml").write_text(yaml.safe_dump(MEASURED.to_dict()))
+    words = [str(tmp_path / "lens.yaml"), "--out", str(tmp_path / "out"), "--width", "80"]
+    assert main([*words, option, str(tmp_path / "mine")]) == 2  # nothing was trained
+    source = yaml.safe_load((tmp_path / "out" / "mine.yaml").read_text())["data"]["sources"][-1]
+    assert source["size"] == [40, 50]
+    own = LensConfig(**source["options"]["lens"])
+    assert own.px_per_dioptre == pytest.approx(20.0 / 8)
 
 
 def test_without_depth_a_gaussian_blurs_as_far_as_its_lens_says():

@@ -212,6 +212,28 @@ def test_views_beyond_the_limits_are_left_out_and_named(tmp_path: Path, capsys):
     ]  # fmt: skip
     assert main(single) == 2
     assert "expected a view within the limits" in capsys.readouterr().err
+    # Of no view there is neither a part nor a scale, whatever the size asked for.
+    assert main([*single, "--size", "120x160"]) == 2
+    assert "expected a view within the limits" in capsys.readouterr().err
+    report = json.loads((tmp_path / "one" / "registration.json").read_text())
+    assert (report["summary"]["written"], report["frame_px"]) == (0, None)
+
+
+def test_photographs_of_several_sizes_are_refused(tmp_path: Path, capsys):
+    """One lens is written for all, whose blur is counted in pixels."""
+    for name, shape in (("a", (200, 240)), ("b", (400, 480))):
+        for kind in ("defocused", "sharp"):
+            image = cv2.resize(scene(1)[0][:200, :240], shape[::-1])
+            write(tmp_path / kind / f"{name}.png", image)
+    words = pair_arguments(tmp_path, tmp_path / "out", "--lens", "0.05,2,1.5,1e-5")
+    assert main(words) == 2
+    message = "photographs of one size, got (200, 240) in a and (400, 480) in b"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    turned = cv2.rotate(scene(1)[0][:200, :240], cv2.ROTATE_90_CLOCKWISE)
+    for kind in ("defocused", "sharp"):
+        write(tmp_path / kind / "b.png", turned)
+    assert main(words) == 0
 
 
 def test_errors_of_use_exit_with_2(tmp_path: Path, capsys):
@@ -321,6 +343,21 @@ def test_a_calibration_is_taken_at_the_photographs_size(tmp_path: Path, capsys):
     assert main(pair_arguments(tmp_path, tmp_path / "none", "--lens", str(file))) == 2
     assert f"shape {width}x{width}, got {width}x{height}" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_what_was_cut_before_keeps_its_frames_size_when_prepared_again(tmp_path: Path):
+    height, width = photographs(tmp_path, "a").shape[:2]
+    first, again, file = tmp_path / "first", tmp_path / "again", tmp_path / "lens.yaml"
+    assert main(pair_arguments(tmp_path, first)) == 0
+    assert RgbdFolder(first).frame_size() == (height, width)
+    lens = LensConfig(0.05, 2.0, 1.5, 1e-5)
+    write_record(LensCalibration(lens, width, height), file)
+    words = ["--defocused", str(first / "rgb"), "--sharp", str(first / "sharp")]
+    words += ["--out", str(again), "--lens", str(file)]
+    assert main(words) == 0
+    assert RgbdFolder(again)[0].depth_m.shape < (height, width)
+    assert RgbdFolder(again).lens.pixel_pitch_m == pytest.approx(1e-5)
+    assert RgbdFolder(again).frame_size() == (height, width)
 
 
 def test_sizes_that_leave_no_pixel_are_refused(tmp_path: Path, capsys):

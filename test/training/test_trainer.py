@@ -276,6 +276,22 @@ def test_a_held_out_scene_is_in_no_other_source(config: TrainConfig) -> None:
         assert min(abs(depth_m - unseen) for depth_m in shown) > 0.1
 
 
+def test_photographs_that_the_lens_was_not_calibrated_for_are_not_trained_on(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    """The same ones with a lens of their own are, by a network that is told it."""
+    for kind in ("rgb", "sharp"):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / "a.png"), np.full((60, 80, 3), 90, np.uint8))
+    lens = {"lens": dataclasses.asdict(config.lens)}
+    source = SourceConfig("folder", str(tmp_path), "all", options=lens)
+    calibrated = dataclasses.replace(config, lens_px=(160, 120))
+    with pytest.raises(DatasetError, match="calibrated for, 160x120, got 80x60"):
+        _sources(calibrated, source, held_out=0).setup()
+    told = NetworkConfig(options={**SMALL, "lens_input": True})
+    _sources(dataclasses.replace(calibrated, network=told), source, held_out=0).setup()
+
+
 def test_to_hold_everything_out_is_refused(config: TrainConfig) -> None:
     with pytest.raises(DatasetError, match=r"held_out: expected scenes of nyuv2 left .*got 4"):
         _sources(config, *config.data.sources, held_out=4).setup()

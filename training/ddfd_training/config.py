@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
+from ddfd_training.calibration.files import CALIBRATION_SUFFIXES, read_calibration
 from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.lens_draws import LensRanges
 from ddfd_training.records import build_record
@@ -193,7 +194,10 @@ class TrainConfig:
 
     Attributes:
         name: Name of the run and of its weights.
-        lens: Preset of ``LENS_PRESETS`` or its four fields: the lens images are rendered with.
+        lens: Preset of ``LENS_PRESETS``, its four fields, or the file of ``ddfd-calibrate``: the
+            lens images are rendered with, and photographs are taken for.
+        lens_px: Width and height of the images that ``lens`` is for, by the file of
+            ``ddfd-calibrate``, so that photographs of another size are refused; empty: not known.
         depth_range_m: Nearest and farthest depth the network answers, in metres.
         steps: Optimisation steps in all.
         save_every: Steps between two checkpoints, from which a stopped training goes on.
@@ -219,6 +223,7 @@ class TrainConfig:
 
     name: str = "ddfd-lite-nyu-8m"
     lens: LensConfig = LENS_PRESETS["nyu-8m"]
+    lens_px: tuple[int, ...] = ()
     depth_range_m: tuple[float, float] = (0.5, 10.0)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -286,6 +291,10 @@ def stages_of(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> list[
                 raise ValueError(f"override: expected key=value, got {override!r}")
             _set(merged, key.split("."), yaml.safe_load(text) if text else "")
         config: TrainConfig = build_record(TrainConfig, merged)
+        lens = merged.get("lens")
+        if isinstance(lens, str) and Path(lens).suffix in CALIBRATION_SUFFIXES:
+            measured = read_calibration(Path(lens))
+            config = replace(config, lens_px=(measured.width, measured.height))
         if number < len(stages) - 1:
             if not suffix:
                 raise ValueError(f"stages[{number}]: expected also name")

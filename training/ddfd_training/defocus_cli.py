@@ -29,6 +29,7 @@ from ddfd_training.datasets.rgbd_folder import (
     REGISTRATION_FILE,
     RgbdFolder,
     depth_steps,
+    frame_size_of,
     read_depth_m,
     require_own_frames,
     too_far_note,
@@ -173,7 +174,9 @@ def _folder(arguments: argparse.Namespace, settings: RenderSettings, console: Co
     require_own_frames(target, FRAME_FOLDERS, folder.frames[:count])
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / LENS_FILE, asdict(settings) | {"render": asdict(settings.options)})
-    write_json(target / REGISTRATION_FILE, {"registered": True})  # each pair is one picture
+    # Each pair is one picture; of a folder that was cut, the whole frames' size is kept.
+    size = list(folder.frame_size())
+    write_json(target / REGISTRATION_FILE, {"registered": True, "frame_px": size})
     too_far = 0
     for index in track(range(count), description="blurring", console=console):
         sample = folder[index]
@@ -201,7 +204,7 @@ def _lens(arguments: argparse.Namespace) -> LensConfig:
     if path.is_dir():
         height, width = RgbdFolder(path, depth_unit_m=arguments.depth_unit).frame_size()
     else:
-        height, width = read_rgb(path).shape[:2]
+        height, width = frame_size_of(path)
     return lens_at(given, width, height)
 
 

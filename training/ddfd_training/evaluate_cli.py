@@ -104,17 +104,35 @@ def _missing_sharpness(
     camera: float | LensCalibration,
     contract: ModelContract,
     options: DataOptions,
-    network_scale: float,
+    scale: float,
 ) -> float:
     """Standard deviation of the Gaussian that images are softened by, at the network's size.
+
+    Args:
+        camera: The deviation itself, or what the camera's sharpness was measured as.
+        contract: Says how sharp the model's training pictures were.
+        options: Of the data set.
+        scale: Width of the images as the network sees them over that of the set's own.
 
     Raises:
         DdfdError: The camera's sharpness was measured in images of another shape.
     """
     if not isinstance(camera, LensCalibration):
         return camera
-    height, width = (round(network_scale * side) for side in frame_size(options))
+    height, width = (round(scale * side) for side in frame_size(options))
     return missing_px(contract.sigma_0_px, camera.sigma_0_for(width, height))
+
+
+def _say_if_not_softened(
+    camera: float | LensCalibration, soften_px: float, console: Console
+) -> None:
+    """Tell who gave a calibration that nothing came of it."""
+    if isinstance(camera, LensCalibration) and not soften_px:
+        console.print(
+            "note: images are not softened: the camera is no sharper in focus than the model's "
+            "training pictures, or one of both is not known (sigma_0_px: 0)",
+            style="yellow",
+        )
 
 
 def _blurred_by(items: Iterable[Item], lens: LensConfig) -> Iterator[Item]:
@@ -184,7 +202,10 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             bar,
             BackendOptions(threads=arguments.threads, precision=arguments.precision),
         )
-        soften_px = _missing_sharpness(arguments.soften, backend.contract, options, network_scale)
+        # Sharp images may have been brought to the network's size before they were rendered.
+        seen_scale = network_scale * items.scale
+        soften_px = _missing_sharpness(arguments.soften, backend.contract, options, seen_scale)
+        _say_if_not_softened(arguments.soften, soften_px, console)
         model = Softened(answering, soften_px) if soften_px else answering
         if arguments.size:
             model = Resized(model, tuple(arguments.size))

@@ -75,6 +75,7 @@ class EvaluationSet:
     Attributes:
         description: For the report: data set, lens, clip, preparation.
         sensor_range_m: Errors up to this depth are reported separately, or ``None``.
+        scale: Width of the images over that of the data set's own, which ``size`` changes.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class EvaluationSet:
         items: Sequence[Item],
         description: dict[str, Any],
         sensor_range_m: float | None = None,
+        scale: float = 1.0,
     ) -> None:
         self._items = items
+        self.scale = scale
         self.description = description
         self.sensor_range_m = sensor_range_m
 
@@ -208,7 +211,8 @@ def _rendered(
         description["preset"] = options.preset
     if options.size:
         description["size"] = list(options.size)
-    return EvaluationSet(items, description, dataset.sensor_range_m)
+    scale = options.size[1] / dataset[0].depth_m.shape[1] if options.size else 1.0
+    return EvaluationSet(items, description, dataset.sensor_range_m, scale)
 
 
 def _in_words(options: RenderOptions) -> str:

@@ -30,6 +30,8 @@ class ImageSet:
         weight: How often the set is drawn, relative to others.
         scenes: Name of the scene that each of the ``N`` shows, the same in every set that shows it
             too; or empty: each its own.
+        lenses: float32 ``[N, 2]``, ``lens_vector`` of the lens that took each picture; empty where
+            it is not known.
     """
 
     defocused_rgb: np.ndarray
@@ -39,6 +41,7 @@ class ImageSet:
     frames: tuple[int, ...]
     weight: float = 1.0
     scenes: tuple[str, ...] = ()
+    lenses: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     def view_of(self, frame: int) -> int:
         """Which of the ``N`` sharp pictures a frame shows; here its own."""
@@ -71,14 +74,17 @@ class ImageSet:
 
         Returns:
             ``image`` and ``sharp_rgb`` as uint8 ``[h, w, 3]``, ``depth_m`` and ``sharp_known``
-            as ``[h, w]``.
+            as ``[h, w]``; and ``lens``, float32 ``[2]``, where it is known.
         """
-        return {
+        item = {
             "image": self.defocused_rgb[where][:, ::flip],
             "sharp_rgb": self.sharp_rgb[where][:, ::flip],
             "depth_m": self.depth_m[where][:, ::flip],
             "sharp_known": self.sharp_known[where][:, ::flip],
         }
+        if len(self.lenses):
+            item["lens"] = np.array(self.lenses[where[0] if isinstance(where, tuple) else where])
+        return item
 
 
 class _Latest:

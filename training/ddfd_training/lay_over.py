@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.model.blur_space import lens_vector
 from ddfd_training.datasets.base import ReadSequence, RgbdDataset
 from ddfd_training.datasets.sample import RgbdSample, eight_bit
 from ddfd_training.image_set import ImageSet
@@ -35,6 +36,9 @@ def stack_pairs(samples: Sequence[RgbdSample], weight: float) -> ImageSet:
         else _lay_over(sample.sharp_rgb, image)
         for sample, image in zip(loaded, images, strict=True)
     ]
+    lenses = [lens_vector(sample.lens) for sample in loaded if sample.lens is not None]
+    if len(lenses) < len(loaded):
+        lenses = []
     return ImageSet(
         np.stack(images),
         np.stack([sharp for sharp, _ in pairs]),
@@ -42,6 +46,7 @@ def stack_pairs(samples: Sequence[RgbdSample], weight: float) -> ImageSet:
         np.stack([known for _, known in pairs]),
         tuple(range(len(loaded))),
         weight,
+        lenses=np.array(lenses, np.float32).reshape(-1, 2),
     )
 
 

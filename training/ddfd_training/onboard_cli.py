@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,14 @@ from ddfd_training.calibration.files import read_calibration
 from ddfd_training.config import SourceConfig
 from ddfd_training.datasets.registry import open_dataset
 from ddfd_training.lens_scores.shots import OPTIONS
-from ddfd_training.onboard_recipe import Job, OnboardError, model_paths, recipe, working_lens
+from ddfd_training.onboard_recipe import (
+    Job,
+    OnboardError,
+    Recording,
+    model_paths,
+    recipe,
+    working_lens,
+)
 from ddfd_training.sources import split_of
 
 _RUN = "import sys; from importlib import import_module as i; sys.exit(i(sys.argv.pop(1)).{}())"
@@ -100,6 +108,17 @@ def _job(arguments: argparse.Namespace) -> Job:
     )
 
 
+def _recording(folder: str) -> Recording:
+    """The sizes of a folder's pictures, by its first one.
+
+    Raises:
+        DatasetError: The folder cannot be read.
+    """
+    dataset = open_dataset("folder", folder, "all")
+    height, width = dataset[0].depth_m.shape
+    return Recording((height, width), dataset.frame_size())
+
+
 def _check_data(arguments: argparse.Namespace) -> None:
     """Open what is needed first and last, so that a wrong folder is not found after training.
 
@@ -142,9 +161,12 @@ def onboard(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     job, out = _job(arguments), arguments.out
     lens = working_lens(calibration, job.width)
     _check_data(arguments)
+    if recorded := job.pairs or job.natural:
+        job = replace(job, recording=_recording(recorded))
+    values = recipe(job, calibration)
     out.mkdir(parents=True, exist_ok=True)
     config = out / f"{job.name}.yaml"
-    config.write_text(yaml.safe_dump(recipe(job, calibration), sort_keys=False))
+    config.write_text(yaml.safe_dump(values, sort_keys=False))
     checkpoint, model = model_paths(out, job.name)
     console.rule(f"1 of 4: training, {job.steps} steps, A = {lens.px_per_dioptre:.3g}")
     _call(_TRAIN, "--config", str(config), "--out", str(out), *arguments.set)

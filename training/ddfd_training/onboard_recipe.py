@@ -20,6 +20,19 @@ class OnboardError(DdfdError):
 
 
 @dataclass(frozen=True)
+class Recording:
+    """Sizes of a folder's pictures of the calibrated camera, each height and width in pixels.
+
+    Attributes:
+        image_px: Of the pictures as they are.
+        frame_px: Of the whole frames that they were cut from (``ddfd-prepare``), at their scale.
+    """
+
+    image_px: tuple[int, int]
+    frame_px: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Job:
     """What is asked for.
 
@@ -32,6 +45,7 @@ class Job:
         pairs: Folder with rgb/ and sharp/ for training without depth; empty: with truth.
         natural: Folder with rgb/, sharp/ and depth/ of this very camera, trained on beside; or
             empty.
+        recording: Sizes of the pictures in ``pairs`` or ``natural``; None: the calibration's.
         width: Width in pixels of the images that the robot will use; 0: the calibration's.
         init: Weights to start from, or empty.
         sigma_0_px: How far a point in focus is spread in the pictures of their training; or 0.
@@ -46,6 +60,7 @@ class Job:
     scenes: int = 200
     pairs: str = ""
     natural: str = ""
+    recording: Recording | None = None
     width: int = 0
     init: str = ""
     sigma_0_px: float = 0.0
@@ -60,17 +75,25 @@ def working_lens(calibration: LensCalibration, width: int) -> LensConfig:
 
 
 def _folder(root: str, job: Job, calibration: LensCalibration) -> dict[str, Any]:
-    """A recording of the calibrated camera as a source, at the width that is worked with."""
+    """A recording of the calibrated camera as a source, at the width that is worked with.
+
+    Raises:
+        LensCalibrationError: Its frames have another shape than those that were calibrated with.
+    """
+    whole = calibration.height, calibration.width
+    recording = job.recording or Recording(whole, whole)
+    frame_height, frame_width = recording.frame_px
+    width = job.width or calibration.width
     source: dict[str, Any] = {
         "dataset": "folder",
         "root": root,
         "split": "all",
         # What was measured, whatever the folder's own lens.json says.
-        "options": {"lens": asdict(calibration.spread_lens)},
+        "options": {"lens": asdict(calibration.lens_for(frame_width, frame_height))},
     }
-    if job.width and job.width != calibration.width:
-        height = round(calibration.height * job.width / calibration.width)
-        source["size"] = [height, job.width]
+    if abs(width - frame_width) > 1:  # less is rounding, for which no blur is resampled
+        # Pictures that were cut stay parts of the frame.
+        source["size"] = [round(width / frame_width * side) for side in recording.image_px]
     return source
 
 
@@ -144,6 +167,11 @@ def _without_depth(job: Job, lens: LensConfig, calibration: LensCalibration) -> 
         side = "near"
     elif lens.focus_distance_m <= near_m:
         side = "far"
+    if job.natural:
+        raise OnboardError(
+            f"--natural: expected none with --pairs, which learns without depth, got {job.natural}"
+            "; leave either out"
+        )
     if job.init:
         raise OnboardError(
             "--init: expected none with --pairs, whose network is built differently, got "

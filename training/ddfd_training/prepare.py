@@ -93,6 +93,7 @@ class Aligned:
         report: How well.
         box: The part that all its images show.
         scale: Size of the photographs worked on over their own.
+        photo_px: Height and width of the photographs as given.
         registration: Of the sharp photograph.
         alignment: Of the depth camera's picture.
     """
@@ -101,6 +102,7 @@ class Aligned:
     report: ViewReport
     box: Box
     scale: float
+    photo_px: tuple[int, int]
     registration: Registration | None = None
     alignment: Alignment | None = None
 
@@ -131,7 +133,9 @@ def align_view(files: ViewFiles, options: PrepareOptions) -> Aligned:
         DatasetError: A file is broken, the photographs differ in size, or the depth map that lies
             over them differs in shape.
     """
-    fixed, scale = shrunk(read_color(files.defocused), options.max_side_px)
+    photo = read_color(files.defocused)
+    photo_px = photo.shape[0], photo.shape[1]
+    fixed, scale = shrunk(photo, options.max_side_px)
     height, width = fixed.shape[:2]
     valid = np.ones((height, width), dtype=bool)
     report, reference = ViewReport(files.name), eight_bit(fixed)
@@ -173,7 +177,7 @@ def align_view(files: ViewFiles, options: PrepareOptions) -> Aligned:
     box = largest_box(valid)
     if not report.problem and box.height * box.width == 0:
         report = replace(report, problem="the images share no part")
-    return Aligned(files, report, box, scale, registration, alignment)
+    return Aligned(files, report, box, scale, photo_px, registration, alignment)
 
 
 def _align_depth(files: ViewFiles, reference: np.ndarray, options: PrepareOptions) -> Alignment:

@@ -26,12 +26,12 @@ from rich.progress import track
 from ddfd_ros.core.errors import DatasetError, DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_training.datasets.base import read_color
 from ddfd_training.datasets.rgbd_folder import (
     FRAME_FOLDERS,
     LENS_FILE,
     REGISTRATION_FILE,
     depth_steps,
+    frame_size_of,
     require_own_frames,
 )
 from ddfd_training.lens_argument import HELP as LENS_HELP
@@ -131,11 +131,12 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     sources = (arguments.defocused, arguments.sharp, arguments.depth, arguments.color)
     _require_other_folder(arguments.out, [path for path in sources if path is not None])
     views, alone = find_views(*sources, pair=arguments.pair, max_gap_s=arguments.max_gap)
-    photo_size = read_color(views[0].defocused).shape[:2]
+    photo_size = frame_size_of(views[0].defocused)  # of one that was cut before, the frame's
     given: LensConfig | LensCalibration | None = arguments.lens
     lens = None if given is None else lens_at(given, photo_size[1], photo_size[0])
     bar = track(views, description="registering", console=console)
     aligned = [align_view(view, options) for view in bar]
+    _require_one_size(aligned)
     good = [view for view in aligned if not view.report.problem]
     chosen = aligned if arguments.keep_bad else good
     reports = {view.files.name: view.report for view in aligned}
@@ -156,14 +157,14 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         "without_partner": alone,
         "depth_too_far_px": too_far,
     }
-    scale = _scale(chosen, box, options)
-    report = {
+    scale = _scale(chosen, box, options) if chosen else 1.0
+    report: dict[str, Any] = {
         # With a bad pair among them, each is registered again when used, and judged.
         "registered": not any(view.report.problem for view in chosen),
         "summary": summary,
         "options": asdict(options),
         "common_part_px": asdict(box),
-        "frame_px": [round(scale * side) for side in photo_size],
+        "frame_px": [round(scale * side) for side in photo_size] if chosen else None,
         "views": [plain(asdict(one)) for one in reports.values()],
     }
     write_json(arguments.out / REGISTRATION_FILE, report)
@@ -187,6 +188,22 @@ def _require_other_folder(out: Path, sources: Sequence[Path]) -> None:
             )
 
 
+def _require_one_size(aligned: Sequence[Aligned]) -> None:
+    """Check that the photographs' pixels are alike, turned or not: one lens is written for all.
+
+    Raises:
+        DatasetError: They have several sizes.
+    """
+    first = aligned[0]
+    for view in aligned:
+        if sorted(view.photo_px) != sorted(first.photo_px):
+            raise DatasetError(
+                f"--defocused: expected photographs of one size, got {first.photo_px} in "
+                f"{first.files.name} and {view.photo_px} in {view.files.name}; blur is counted in "
+                "pixels: prepare each size by itself"
+            )
+
+
 def _common_box(good: Sequence[Aligned], chosen: Sequence[Aligned]) -> Box:
     """The part that all views show, decided by the good ones."""
     if not chosen:
@@ -202,7 +219,7 @@ def _common_box(good: Sequence[Aligned], chosen: Sequence[Aligned]) -> Box:
 
 def _scale(chosen: Sequence[Aligned], box: Box, options: PrepareOptions) -> float:
     """Size of what is written over that of the photographs as given."""
-    scale = chosen[0].scale if chosen else 1.0
+    scale = chosen[0].scale
     return scale * options.size[0] / box.shaped(*options.size).height if options.size else scale
 
 

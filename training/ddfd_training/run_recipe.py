@@ -16,7 +16,10 @@ from typing import Any
 from ddfd_training.config import TrainConfig
 
 FILE = "recipe.json"
-_FREE = ("steps", "save_every", "validate_every", "precision", "threads", "evaluate", "stages")
+_FREE = (
+    "steps", "save_every", "validate_every", "precision", "threads", "evaluate", "stages",
+    "lens_px",  # the lens itself is compared
+)  # fmt: skip
 _FREE_OF_DATA = ("cache", "workers")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.model.blur_space import lens_vector
 from ddfd_training.any_lens import photograph_all
 from ddfd_training.config import SourceConfig
 from ddfd_training.datasets.base import RgbdDataset
@@ -24,14 +26,32 @@ PINHOLE_F_NUMBER = 1e6
 """A lens stopped down this far blurs nothing: how sharp images go the way of rendered ones."""
 
 
-def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Images:
+_SAME_SIZE = 0.01  # relative; no calibration is as exact
+
+
+def open_source(
+    source: SourceConfig,
+    lens: LensConfig,
+    cache: str | Path,
+    *,
+    lens_px: Sequence[int] = (),
+    told: bool = False,
+) -> Images:
     """Load one source, rendered through ``lens`` where its images are sharp.
+
+    Args:
+        source: The source.
+        lens: The recipe's lens.
+        cache: Folder where rendered images are kept.
+        lens_px: Width and height of the images that ``lens`` was calibrated for; empty: any.
+        told: Whether the network is told each photograph's own lens, where its set names it.
 
     Returns:
         An :class:`ImageSet` of what was rendered or fits into memory, else a :class:`LazySet`.
 
     Raises:
-        DatasetError: Unknown dataset, option or kind of input, or its folder is not as expected.
+        DatasetError: Unknown dataset, option or kind of input, its folder is not as expected, or
+            its photographs are not of the size that the lens was calibrated for.
     """
     if source.input not in INPUTS:
         raise DatasetError(f"input: expected one of {', '.join(INPUTS)}, got {source.input!r}")
@@ -39,6 +59,8 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
     natural = source.input == "auto" and dataset.blur == "natural"
     if not natural:
         return _photographed(dataset, lens, cache, source)
+    if lens_px:
+        _check_size(dataset, source, lens_px, told=told)
     aligned = dataset.registered or not source.sharp
     samples = Prepared(
         dataset if aligned else LaidOver(dataset, cache),
@@ -52,6 +74,36 @@ def open_source(source: SourceConfig, lens: LensConfig, cache: str | Path) -> Im
     if dataset.in_memory:
         return replace(stack_pairs(samples, source.weight), scenes=scenes)
     return LazySet(samples, tuple(range(len(samples))), source.weight, dataset.truths, scenes)
+
+
+def _check_size(
+    dataset: RgbdDataset, source: SourceConfig, lens_px: Sequence[int], *, told: bool
+) -> None:
+    """Refuse photographs whose pixels are not those that the recipe's lens was calibrated for.
+
+    Blur is counted in pixels: at half the size, that of the lens would be twice too wide.
+
+    Raises:
+        DatasetError: They have another size or shape, cut ones before the cut.
+    """
+    sample = dataset[0]
+    if told and sample.lens is not None:
+        return
+    (wide, high), (rows, columns) = lens_px, dataset.frame_size()
+    own_rows, own_columns = sample.depth_m.shape
+    scale = source.size[1] / own_columns if source.size else 1.0
+    ratio = wide / columns
+    same_shape = abs(high / rows / ratio - 1) <= 2 * _SAME_SIZE
+    if same_shape and abs(scale / ratio - 1) <= _SAME_SIZE:
+        return
+    remedy = f"give the source size: [{round(ratio * own_rows)}, {round(ratio * own_columns)}]"
+    if not same_shape:
+        remedy = "calibrate with images as they are used"
+    raise DatasetError(
+        f"lens: expected photographs of {source.dataset} {source.root} of the size that the lens "
+        f"was calibrated for, {wide}x{high}, got {round(scale * columns)}x{round(scale * rows)}; "
+        f"{remedy}"
+    )
 
 
 def _scenes(dataset: RgbdDataset, samples: Prepared, source: SourceConfig) -> tuple[str, ...]:
@@ -101,13 +153,12 @@ def _photographed(
             samples, source.lenses, cache, tag=tag, key=dataset.key, weight=source.weight
         )
         return replace(photographed, scenes=scenes)
-    images = load_or_render(
-        samples,
-        RenderSettings(lens, source.kernel, preset=source.preset),
-        cache,
-        tag=tag,
-        key=dataset.key,
-    )
+    settings = RenderSettings(lens, source.kernel, preset=source.preset)
+    images = load_or_render(samples, settings, cache, tag=tag, key=dataset.key)
+    lenses = np.zeros((0, 2), np.float32)
+    if source.input != "sharp":  # as evaluation tells it: pictures show how far it spreads
+        told = lens_vector(lens.spread_as(settings.options.spread_per_diameter))
+        lenses = np.tile(np.array(told, np.float32), (len(images), 1))
     return ImageSet(
         images.defocused_rgb,
         images.sharp_rgb,
@@ -117,4 +168,5 @@ def _photographed(
         tuple(range(len(images))),
         source.weight,
         scenes,
+        lenses,
     )

@@ -180,7 +180,14 @@ class DefocusData(pl.LightningDataModule):
         if self._train:
             return
         data = self.config.data
-        sets = [open_source(source, self.config.lens, data.cache) for source in data.sources]
+        # A network for any lens is told that of each photograph, where its set names it.
+        told = bool(self.config.network.options.get("lens_input"))
+        sets = [
+            open_source(
+                source, self.config.lens, data.cache, lens_px=self.config.lens_px, told=told
+            )
+            for source in data.sources
+        ]
         if data.held_out:
             self._held_out = held_out = hold_out(sets[0], data.held_out)[1]
             # The same scenes at another size or through another lens are not trained on, either.

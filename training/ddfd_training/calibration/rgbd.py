@@ -40,6 +40,7 @@ from ddfd_training.datasets.sample import RgbdSample
 
 _DRAWS = 300
 _FEWEST = 40
+_FEWEST_FRAMES = 2
 _BINS = 24
 _FEWEST_IN_BIN = 5
 _SMALL_PX = 0.3
@@ -159,9 +160,11 @@ def calibrate_rgbd(
             result is for those.
 
     Raises:
-        CalibrationError: Blur or distances say too little.
+        CalibrationError: Blur or distances say too little, frames have several sizes, or the focal
+            length given is no lens's that is focused there.
     """
-    parts, size = [], (0, 0)
+    parts: list[Windows] = []
+    size = (0, 0)
     for frame, sample in enumerate(samples):
         if sample.defocused_rgb is None or sample.sharp_rgb is None or not sample.has_depth:
             raise CalibrationError(
@@ -169,16 +172,28 @@ def calibrate_rgbd(
                 "companion (small aperture, same view), got not all three; without companions "
                 "photograph the printed target"
             )
-        size = sample.depth_m.shape[0], sample.depth_m.shape[1]
+        own = sample.depth_m.shape[0], sample.depth_m.shape[1]
+        if parts and own != size:
+            raise CalibrationError(
+                f"{sample.name}: expected frames of one size, since blur is counted in pixels, "
+                f"got {size} and {own}; calibrate with those of one size"
+            )
+        size = own
         parts.append(windows(sample, frame, response))
     seen = Windows.join(parts)
     left = seen.left_by_shape()
     shape = min(left, key=left.__getitem__) if left else UNTOLD_SHAPE
-    spreads = _spreads_of(seen, shape)
+    spreads = spreads_of(seen, shape)
     if len(spreads.dioptre) < _FEWEST:
         raise CalibrationError(
             f"recording: expected at least {_FEWEST} textured places of one distance, got "
             f"{len(spreads.dioptre)}; record more frames of textured surfaces with good depth"
+        )
+    if (told_by := len(np.unique(spreads.frame))) < _FEWEST_FRAMES:
+        # The intervals say how much frames differ: of one alone, they would have no width.
+        raise CalibrationError(
+            f"recording: expected textured places in at least {_FEWEST_FRAMES} frames, got them "
+            f"in {told_by}; record more frames, from near to far"
         )
     spreads = replace(spreads, sigma_px=spreads.sigma_px / math.sqrt(1 - sharp_share**2))
     line = robust_line(spreads)
@@ -200,7 +215,7 @@ def calibrate_rgbd(
     return RgbdResult(record, spreads, k_a, focus, line[2], left)
 
 
-def _spreads_of(seen: Windows, shape: str) -> Spreads:
+def spreads_of(seen: Windows, shape: str) -> Spreads:
     """What the windows say if the point-spread function has this shape."""
     sigma_px = seen.sigma_px[:, SHAPES.index(shape)]
     told = np.isfinite(sigma_px)
@@ -259,6 +274,11 @@ def _record(
     focal_px: float,
     size: tuple[int, int],
 ) -> LensCalibration:
+    """The record of ``line``: k A, 1/d_f and what is left in focus.
+
+    Raises:
+        CalibrationError: The focal length is none that focuses at the distance measured.
+    """
     focus_m = 1 / line[1] if line[1] > 1e-3 else math.inf
     pitch_m = nominal.pixel_pitch_m or UNKNOWN_PITCH_M
     source = "given"
@@ -269,6 +289,11 @@ def _record(
         if nominal.focal_length_m and nominal.f_number and nominal.pixel_pitch_m:
             k, source = line[0] / written_lens(nominal, focus_m).px_per_dioptre, "nominal"
     focal_m = nominal.focal_length_m or (focal_px or 1.2 * size[1]) * pitch_m
+    if not focal_m < focus_m:
+        raise CalibrationError(
+            f"--focal: expected less than the distance of the focus, {focus_m:.3g} m as measured, "
+            f"got {focal_m:.3g} m; check its unit (mm)"
+        )
     image_m = 1 / (1 / focal_m - 1 / focus_m)
     lens = LensConfig(focal_m, focal_m * image_m / (pitch_m * line[0] / k), focus_m, pitch_m)
     return LensCalibration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_training.datasets.bag_reader import COMPRESSED, IMAGE, INFO, BagReader, Stamp
 from ddfd_training.datasets.base import RgbdDataset, RgbdSample, part_of_recording
 from ddfd_training.datasets.pairing import pair_nearest
+from ddfd_training.datasets.rgbd_folder import given_lens
 
 MAX_GAP_S = 0.02
 """Colour and depth further apart than this are not one moment (two thirds of a frame at 30 Hz)."""
@@ -36,7 +38,7 @@ class Bag(RgbdDataset):
         depth_topic: Depth (32FC1, 16UC1, or compressedDepth); by default the one whose name does.
         rgb_is: What the colour camera shows: ``sharp`` (blurred by the simulated lens) or
             ``defocused`` (used as it is).
-        lens: The lens that took defocused images, if known.
+        lens: The lens that took defocused images, or its four fields, if known.
         max_gap_s: Largest difference of the stamps of one pair.
         check_registration: Refuse depth that does not belong to the colour camera's view.
 
@@ -58,7 +60,7 @@ class Bag(RgbdDataset):
         image_topic: str = "",
         depth_topic: str = "",
         rgb_is: str = "sharp",
-        lens: LensConfig | None = None,
+        lens: LensConfig | Mapping[str, float] | None = None,
         max_gap_s: float = MAX_GAP_S,
         check_registration: bool = True,
     ) -> None:
@@ -66,7 +68,8 @@ class Bag(RgbdDataset):
         self.check_split(split)
         if rgb_is not in ("sharp", "defocused"):
             raise DatasetError(f"{self.name}: rgb_is: expected sharp or defocused, got {rgb_is!r}")
-        self.rgb_is, self.lens = rgb_is, lens
+        self.rgb_is = rgb_is
+        self.lens = given_lens(lens, self.name)
         self.blur = "rendered" if rgb_is == "sharp" else "natural"
         path = Path(root)
         if not path.exists():

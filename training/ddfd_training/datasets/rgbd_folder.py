@@ -23,6 +23,7 @@ from ddfd_training.datasets.base import (
     same_size,
     unknown_depth,
 )
+from ddfd_training.optics_options import RenderOptions
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 INTRINSICS_FILES = ("camera-intrinsics.txt", "intrinsics.txt")
@@ -128,6 +129,9 @@ def read_intrinsics(root: Path) -> tuple[float, float, float, float] | None:
 def read_lens(root: Path) -> LensConfig | None:
     """The lens noted in ``lens.json``, as ``ddfd-defocus`` and ``ddfd-prepare`` write it, if any.
 
+    Pictures tell second moments: of rendered ones it is the lens whose disks spread as the
+    point-spread function did by which they were rendered.
+
     Raises:
         DatasetError: The file holds something else.
     """
@@ -135,17 +139,42 @@ def read_lens(root: Path) -> LensConfig | None:
     if not path.is_file():
         return None
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))["lens"]
+        values = json.loads(path.read_text(encoding="utf-8"))
+        fields = values["lens"]
         if fields is None:
             return None
         if fields["focus_distance_m"] is None:  # JSON knows no infinity
             fields["focus_distance_m"] = math.inf
-        return LensConfig(**fields)
+        lens, render = LensConfig(**fields), values.get("render")
+        if not render:
+            return lens
+        shape = {name: render[name] for name in ("kernel", "sigma_per_diameter", "gaussian_share")}
+        return lens.spread_as(RenderOptions(**shape).spread_per_diameter)
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f'{path}: expected {{"lens": {{"focal_length_m": ..., "f_number": ..., '
             f'"focus_distance_m": ..., "pixel_pitch_m": ...}}}}, got something else: {error}'
         ) from None
+
+
+def given_lens(lens: object, where: str) -> LensConfig | None:
+    """The option ``lens`` of a set: a lens, its four fields as a recipe has them, or none.
+
+    Raises:
+        DatasetError: It is something else.
+    """
+    if lens is None or isinstance(lens, LensConfig):
+        return lens
+    reason = ""
+    if isinstance(lens, Mapping):
+        try:
+            return LensConfig(**{str(name): float(value) for name, value in lens.items()})
+        except (TypeError, ValueError) as error:
+            reason = f" ({error})"
+    raise DatasetError(
+        f"{where}: lens: expected {{focal_length_m: ..., f_number: ..., focus_distance_m: ..., "
+        f"pixel_pitch_m: ...}}, got {lens!r}{reason}"
+    )
 
 
 def is_registered(root: Path) -> bool:
@@ -168,6 +197,20 @@ def _registration(root: Path) -> tuple[bool, tuple[int, int] | None]:
         return bool(report["registered"]), size and (int(size[0]), int(size[1]))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DatasetError(f"{path}: expected the report of ddfd-prepare, got {error}") from None
+
+
+def frame_size_of(image: Path) -> tuple[int, int]:
+    """Height and width of the whole frame that a picture shows, in its pixels.
+
+    A picture in ``rgb/`` or ``sharp/`` of a folder that ``ddfd-prepare`` wrote is a part of it.
+
+    Raises:
+        DatasetError: No such picture, or ``registration.json`` is not ddfd-prepare's report.
+    """
+    height, width = read_color(image).shape[:2]
+    folder = image.absolute().parent
+    size = _registration(folder.parent)[1] if folder.name in FRAME_FOLDERS else None
+    return size or (height, width)
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
@@ -223,8 +266,7 @@ class RgbdFolder(RgbdDataset):
         self.root = require_folder(Path(root), "RGB-D folder", "rgb/, depth/ and maybe sharp/")
         self._depth_unit_m = depth_unit_m
         self.registered = is_registered(self.root) if registered is None else registered
-        given = LensConfig(**lens) if isinstance(lens, Mapping) else lens
-        self.lens = given or read_lens(self.root)
+        self.lens = given_lens(lens, "RGB-D folder") or read_lens(self.root)
         colours = require_folder(self.root / "rgb", "RGB-D folder", "colour images")
         self._rgb = _files(colours, IMAGE_SUFFIXES)
         self._sharp = _files(self.root / "sharp", IMAGE_SUFFIXES)
