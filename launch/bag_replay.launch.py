@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -31,6 +33,26 @@ PASSED_ON = (
     "rviz_frame",
     "foxglove",
 )
+
+ANSWERS = (
+    "depth/image_rect",
+    "depth/camera_info",
+    "depth/color",
+    "depth/zones",
+    "all_in_focus/image",
+    "all_in_focus/image/compressed",
+    "all_in_focus/camera_info",
+    "uncertainty/image",
+    "uncertainty/camera_info",
+    "defocus/image",
+    "defocus/camera_info",
+    "points",
+    "latency",
+)
+"""What the node publishes: a field test and ``ddfd-bag`` record some of it beside the input."""
+
+RECORDED = "/recorded"
+"""In front of the topics on which recorded answers are played."""
 
 
 def generate_launch_description() -> launch.LaunchDescription:
@@ -98,9 +120,11 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    command = ["ros2", "bag", "play", value("bag"), "--clock", "100", "--rate", value("rate")]
+    bag = str(Path(value("bag")).expanduser())  # a shell leaves bag:=~/ride as it is
+    command = ["ros2", "bag", "play", bag, "--clock", "100", "--rate", value("rate")]
     command += ["--start-offset", value("start")]
     command += ["--loop"] if value("loop") == "true" else []
+    command += ["--remap", *_apart(value("namespace"))]
     player = ExecuteProcess(
         cmd=command, name="player", additional_env=launch_environment("auto"), output="screen"
     )
@@ -113,7 +137,7 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
             # Nothing would ever be played; the node has said why.
             launch.EventHandler(
                 matcher=_cannot_start,
-                entities=[EmitEvent(event=Shutdown(reason="the node could not be configured"))],
+                entities=[EmitEvent(event=Shutdown(reason="the node could not be brought up"))],
             )
         ),
         _node(value),
@@ -126,13 +150,26 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
     return actions
 
 
+def _apart(namespaces: str) -> list[str]:
+    """Rules that play recorded answers beside the node's own, which they would mix with."""
+    topics = ["/diagnostics"]
+    for namespace in namespaces.split(","):
+        prefix = "/" + namespace.strip().strip("/")
+        topics += [f"{prefix.rstrip('/')}/{topic}" for topic in ANSWERS]
+    return [f"{topic}:={RECORDED}{topic}" for topic in topics]
+
+
 def _becomes_active(event: launch.Event) -> bool:
     return isinstance(event, StateTransition) and event.goal_state == "active"
 
 
 def _cannot_start(event: launch.Event) -> bool:
-    failed = ("configuring", "unconfigured")
-    return isinstance(event, StateTransition) and (event.start_state, event.goal_state) == failed
+    # A refusal goes back to the state before, an error in a transition by "errorprocessing".
+    if not isinstance(event, StateTransition):
+        return False
+    failed = (("configuring", "unconfigured"), ("activating", "inactive"))
+    change = (event.start_state, event.goal_state)
+    return change in failed or event.start_state == "errorprocessing"
 
 
 def _node(value: launch.SomeSubstitutionsType) -> IncludeLaunchDescription:

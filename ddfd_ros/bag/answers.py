@@ -10,7 +10,7 @@ import numpy as np
 from ddfd_ros.bag.source import CameraInfos
 from ddfd_ros.bag.writing import Topic
 from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
-from ddfd_ros.core.camera_model import correct_camera
+from ddfd_ros.core.camera_model import correct_camera, unknown_distortion
 from ddfd_ros.core.compressed import encode_compressed, encoded_format
 from ddfd_ros.core.image_codec import ImageData, decode, encode_depth, encode_mono, encode_rgb
 from ddfd_ros.core.pipeline import Pipeline
@@ -108,6 +108,8 @@ class FrameAnswers:
         info = self._infos.at(stamp_ns, parameters.camera_info_match == "stamp")
         camera, problem = correct_camera(info, *size)
         self._note(problem)
+        if self._points and camera is not None and not parameters.input_rectified:
+            self._note(unknown_distortion(info))
         focal_px = 0.0 if camera is None else camera.k[0]
         self._pipeline.view_options = view_options(parameters, size, focal_px)
         contract = self._pipeline.backend.contract

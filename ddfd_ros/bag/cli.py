@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.ros.parameters import NodeParameters
 
 _REASONS = 8  # as many are printed
+_EVERY_NODES = ("use_sim_time", "qos_overrides", "start_type_description_service")
 _HEADS = {"depth": "depth_m", "sharp": "sharp_rgb", "sigma": "sigma_m", "defocus": "defocus_px"}
 
 
@@ -34,8 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_intermixed_args(argv)
     console = Console(stderr=True)
+
+    def warn(text: str) -> None:
+        console.print(f"ddfd-bag: {text}", style="yellow", markup=False, highlight=False)
+
     try:
-        parameters = read_parameters(options.model, options.params, options.parameters)
+        parameters = read_parameters(options.model, options.params, options.parameters, warn)
         job = BagJob(
             source=options.input,
             target=options.output,
@@ -60,17 +65,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if result.totals.failed else 0
 
 
-def read_parameters(model: str, file: Path | None, settings: Sequence[str]) -> NodeParameters:
+def read_parameters(
+    model: str,
+    file: Path | None,
+    settings: Sequence[str],
+    warn: Callable[[str], None] = lambda text: None,
+) -> NodeParameters:
     """The node's parameters from its YAML file and from ``key=value`` settings, which win.
 
     Precision is float32 unless said otherwise: the answers then depend less on the processor.
+
+    Args:
+        model: Model file or name; empty: what the others say.
+        file: The node's YAML file; None: none.
+        settings: Texts ``key=value``.
+        warn: Told of names in the file that are none of the node's.
 
     Raises:
         DdfdError: An unknown key or a value that is refused.
     """
     values: dict[str, Any] = {"precision": "float32"}
     if file is not None:
-        values |= _from_file(file)
+        values |= _from_file(file, warn)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -90,7 +106,7 @@ def read_parameters(model: str, file: Path | None, settings: Sequence[str]) -> N
     return NodeParameters(**values)
 
 
-def _from_file(file: Path) -> dict[str, Any]:
+def _from_file(file: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     try:
         content = _yaml(file.read_text(encoding="utf-8"), str(file))
     except UnicodeDecodeError as error:
@@ -106,7 +122,18 @@ def _from_file(file: Path) -> dict[str, Any]:
             "config/ddfd.yaml"
         )
     ours = {item.name for item in fields(NodeParameters)}
+    # As the node does: a misspelt limit would be none, without a word.
+    if unknown := sorted(str(name) for name in found[0] if not _is_known(str(name), ours)):
+        warn(
+            f"{file}: expected parameters of config/ddfd.yaml, got also {', '.join(unknown)}, "
+            "which nothing reads; check the spelling"
+        )
     return {name: value for name, value in found[0].items() if name in ours}
+
+
+def _is_known(name: str, ours: set[str]) -> bool:
+    """Whether a parameter is the node's, or one that every ROS node has."""
+    return name in ours or name.partition(".")[0] in _EVERY_NODES
 
 
 def _yaml(text: str, what: str) -> Any:

@@ -20,6 +20,8 @@ INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 _STORED = (".mcap", ".db3", ".zstd")
 _SAMPLES, _SAMPLE_BYTES = 256, 1 << 16
 _NOT_COLOUR = ("depth", "disparity", "mask", "sigma", "uncertainty", "confidence", "defocus")
+_ANSWERS = ("all_in_focus",)
+"""In names of pictures that were made of a camera's: the blur that depth is read from is gone."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class BagSource:
         """The topics to answer.
 
         Args:
-            image: The image topic; empty: the one with most images that is not depth by its name.
+            image: The image topic; empty: the one with most images that by its name is neither
+                depth nor an answer of this project, which a field test records beside its input.
             info: The camera_info topic; empty: the sibling of the image topic, if recorded.
 
         Raises:
@@ -131,7 +134,7 @@ class BagSource:
                 f"{self.path}: expected CameraInfo on {info}, got it on "
                 f"{', '.join(sorted(infos)) or 'no topic'}"
             )
-        image = image or min(images, key=lambda name: (_not_colour(name), -images[name], name))
+        image = image or min(images, key=lambda name: (_no_camera(name), -images[name], name))
         sibling = image.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
         return Camera(image, info or (sibling if sibling in infos else ""), images[image])
 
@@ -228,5 +231,5 @@ def _stamp_ns(raw: bytes) -> int:
     return int(seconds) * 10**9 + int(nanoseconds)
 
 
-def _not_colour(topic: str) -> bool:
-    return any(word in topic.lower() for word in _NOT_COLOUR)
+def _no_camera(topic: str) -> bool:
+    return any(word in topic.lower() for word in (*_NOT_COLOUR, *_ANSWERS))

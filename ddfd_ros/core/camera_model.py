@@ -13,6 +13,8 @@ from ddfd_ros.core.preprocessing import Intrinsics, crop_intrinsics, scale_intri
 FISHEYE_MODELS = ("equidistant", "fisheye")
 """ROS and OpenCV name the same model differently."""
 
+_PINHOLE_MODELS = ("", "plumb_bob", "rational_polynomial")
+
 _SAME_ASPECT = 0.01
 _PINHOLE_LENGTHS, _FISHEYE_LENGTHS = (4, 5, 8, 12, 14), (4,)
 
@@ -68,6 +70,25 @@ def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsic
     return None, (
         f"{said}; another aspect, so the image was cropped in an unknown way: published as "
         "uncalibrated; let the driver publish the camera_info of this resolution"
+    )
+
+
+def unknown_distortion(info: Any | None) -> str:
+    """In words, that points of a raw image are made with another model than D is of.
+
+    Args:
+        info: The camera's ``CameraInfo``; None when none has arrived.
+
+    Returns:
+        Empty where the model is known, or nothing is distorted.
+    """
+    known = (*_PINHOLE_MODELS, *FISHEYE_MODELS)
+    if info is None or info.distortion_model in known or not any(info.d):
+        return ""
+    return (
+        "points: expected the distortion model plumb_bob, rational_polynomial or equidistant, got "
+        f"{info.distortion_model!r}; D is read as plumb_bob's, and the points are wrong if it is "
+        "not: rectify the image and set input_rectified, or calibrate with one of these models"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
+from ddfd_ros.core.camera_model import unknown_distortion
 from ddfd_ros.core.types import Estimate, Frame
 from ddfd_ros.core.view import View, plan_view
 from ddfd_ros.ros.camera import CameraInfoCorrector, PublishedCamera
@@ -124,12 +125,13 @@ class Answers:
         seen = plan_view(height, width, model.contract, options)
         view = seen if options.network_size else None
         wants_cloud = CLOUD in demand
+        raw_cloud = wants_cloud and not parameters.input_rectified
         if wants_cloud and not self._calibrated(size, view):
             demand = demand.without(CLOUD)
         heads = demand.heads(outputs.heads, parameters)
         if not heads:
             info = info if told else self._info(header, parameters)
-            camera = self._camera(info, size, view, wants_cloud)
+            camera = self._camera(info, size, view, wants_cloud, raw_cloud)
             return Answer(self._products.infos(demand, camera, header), None, {})
         verdict = judge_lens(model.contract, parameters, focal_px, seen)
         # Beyond what the model knows it answers for its own lens: the picture is still of use.
@@ -140,7 +142,7 @@ class Answers:
         computed_ns = time.monotonic_ns()
         # After the model, if it needs none: by now the camera_info of this very image has come.
         info = info if told else self._info(header, parameters)
-        camera = self._camera(info, size, view, wants_cloud)
+        camera = self._camera(info, size, view, wants_cloud, raw_cloud)
         if not verdict.beyond:
             verdict = judge_lens(model.contract, parameters, camera.focal_length_px, seen)
         self._say_lens(verdict.problem, calibration_problem(parameters))
@@ -172,9 +174,17 @@ class Answers:
         return self.camera_infos.latest
 
     def _camera(
-        self, info: Any | None, size: tuple[int, int], view: View | None, wants_cloud: bool
+        self,
+        info: Any | None,
+        size: tuple[int, int],
+        view: View | None,
+        wants_cloud: bool,
+        raw_cloud: bool,
     ) -> PublishedCamera:
-        """The camera of the published pixels; says once what is wrong with it."""
+        """The camera of the published pixels; says once what is wrong with it.
+
+        ``raw_cloud``: whether points are wanted of an image that is not rectified.
+        """
         published = self._corrector.published(info, *size, view)
         early = time.monotonic() - self._since < _CAMERA_INFO_GRACE_S
         if info is None and early:
@@ -184,6 +194,8 @@ class Answers:
             problem = _NO_MATCH
         if problem and published.camera is None and wants_cloud:
             problem = _NO_CLOUD + problem
+        elif raw_cloud and published.camera is not None:
+            problem = "; ".join(filter(None, (problem, unknown_distortion(info))))
         if problem and problem != self.camera_problem:
             self._warn(problem)
         self.camera_problem = problem

@@ -46,10 +46,11 @@ class NodeStatus:
         runtime: Name of the runtime.
         device: Where and how it runs.
         profile: Fast DDS profile file in force.
-        load_error: Why the last configure failed, empty when it did not.
+        load_error: Why the last configure or activate failed, empty when it did not.
         camera_problem: What is wrong with camera_info, empty when nothing is.
         lens_problem: How the camera's lens differs from the model's, empty when it does not.
-        last_failure: The last frame's error, empty when the last frame was answered.
+        last_failure: The last frame's error, empty when the last frame was answered or nobody
+            wanted it.
         degraded: What serves instead of what was asked for, and why; empty when nothing does.
         progress: What is being done while configuring, or beside serving.
         platform: Heat and throttling of the machine.
@@ -126,7 +127,7 @@ def _image_status(name: str, image: ImageQuality | None) -> DiagnosticStatus:
     """Exposure and blur of the camera's images."""
     name = f"{name}: image"
     if image is None:
-        return _status(name, DiagnosticStatus.OK, "no image measured yet", {})
+        return _status(name, DiagnosticStatus.OK, "no image measured lately", {})
     said = []
     if image.dark_fraction > DARK_LIMIT:
         said.append(
@@ -193,10 +194,11 @@ def _judge(status: NodeStatus, snapshot: Snapshot) -> tuple[bytes, str]:
             DiagnosticStatus.WARN,
             f"{status.state}{doing}: no frames are answered in this state",
         )
-    if status.last_failure:
+    if status.last_failure and snapshot.arriving:
         return DiagnosticStatus.ERROR, status.last_failure
     degraded = f"degraded: {status.degraded}" if status.degraded else ""
-    problems = (status.camera_problem, status.lens_problem, degraded)
+    # Where no frames come any more, that is the trouble now, and the last failure is history.
+    problems = (status.last_failure, status.camera_problem, status.lens_problem, degraded)
     said = [text for text in (*_transport(snapshot), _flow(snapshot), *problems) if text]
     if said:
         return DiagnosticStatus.WARN, "; ".join(said)

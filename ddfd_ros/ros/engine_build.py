@@ -93,9 +93,17 @@ def build_lock(folder: Path, stopped: Callable[[], bool]) -> Iterator[None]:
 
     Raises:
         BuildStopped: ``stopped`` said so while another held it.
+        ModelLoadError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".building").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / ".building").open("w")
+    except OSError as error:
+        raise ModelLoadError(
+            f"{folder}: expected a folder for engines that can be written, got {error}; set "
+            "engine_folder"
+        ) from error
+    with opened as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -128,7 +128,7 @@ class EngineKeeper:
         """Find or build an engine for ``wish`` and swap it in."""
         try:
             path = self._find_or_build(wish)
-        except DdfdError as error:
+        except (DdfdError, OSError) as error:  # also a folder that cannot be written
             self._give_up(wish, error)
             return
         try:
@@ -139,7 +139,7 @@ class EngineKeeper:
                 self._give_up(wish, error)
             self._bad.add(digest)
             self._reason = str(error)
-        except DdfdError as error:
+        except (DdfdError, OSError) as error:
             if not self._stop.is_set():
                 self._failed(str(error))
 
@@ -148,13 +148,13 @@ class EngineKeeper:
         part, path = self._parts.wanted(self._backend), self._path
         if part is None or path is None or not self._plan.build:
             return
-        manifest = read_manifest(path, verify=False)
-        height, width = manifest.shapes.optimum
-        if self._plan.wish is None or not manifest.shapes.is_fixed:
-            return
-        wish = replace(self._plan.wish, height=height, width=width, heads=part, part=True)
-        self._tell(f"building an engine for {', '.join(part)} alone")
         try:
+            manifest = read_manifest(path, verify=False)  # its files may be gone by now
+            height, width = manifest.shapes.optimum
+            if self._plan.wish is None or not manifest.shapes.is_fixed:
+                return
+            wish = replace(self._plan.wish, height=height, width=width, heads=part, part=True)
+            self._tell(f"building an engine for {', '.join(part)} alone")
             with build_lock(path.parent, self._stop.is_set):
                 build_engine(
                     wish, path.parent, self._plan.calibration, self._stop.is_set, lambda line: None
@@ -164,7 +164,7 @@ class EngineKeeper:
             self._say("error", f"TensorRT: no engine for {', '.join(part)} alone: {error}")
             self._tell("")
 
-    def _give_up(self, wish: EngineWish, error: DdfdError) -> None:
+    def _give_up(self, wish: EngineWish, error: Exception) -> None:
         """Not again for this size, until the node is configured anew."""
         self._given_up.add((wish.height, wish.width))
         self._reason = f"no engine for {wish.width}x{wish.height}: {error}"

@@ -27,11 +27,13 @@ class ImageWatch:
         self._clock = clock
         self._lock = threading.Lock()
         self._newest: np.ndarray | None = None
+        self._looked_at = float("-inf")
         self._measured_at = float("-inf")
         self._qualities: deque[ImageQuality] = deque(maxlen=_LAST)
 
     def look_at(self, image_rgb: np.ndarray) -> None:
         """Take note of an image, uint8 ``[H, W, 3]``, which is not changed afterwards."""
+        self._looked_at = self._clock()
         self._newest = image_rgb  # one reference, replaced at once: no lock needed
 
     def forget(self) -> None:
@@ -40,10 +42,18 @@ class ImageWatch:
             self._newest = None
             self._qualities.clear()
 
-    def quality(self) -> ImageQuality | None:
-        """Median of each measure over the last images; None before the first."""
+    def quality(self, lately_s: float = float("inf")) -> ImageQuality | None:
+        """Median of each measure over the last images; None before the first.
+
+        Args:
+            lately_s: Without an image for longer than so many seconds there is none either, and
+                the medians begin anew: what the camera once saw says nothing about now.
+        """
         with self._lock:
             image, now = self._newest, self._clock()
+            if now - self._looked_at > lately_s:
+                self._newest = image = None
+                self._qualities.clear()
             if image is not None and now - self._measured_at >= _MIN_PERIOD_S:
                 self._newest, self._measured_at = None, now
                 self._qualities.append(measure(image))

@@ -118,12 +118,17 @@ class DdfdNode(LifecycleNode):
         runner = self._runner
         if runner is None:
             raise InferenceError("activate: expected a loaded model, got none; configure again")
+        self._load_error = ""
         runner.activate()
         transport = runner.parameters.image_transport
-        self._inputs = Inputs(
-            self, transport, runner.submit, runner.take_camera_info, self._statistics
-        )
-        self._bond = make_bond(self, self._settings.bond_heartbeat_period_s)
+        try:
+            self._inputs = Inputs(
+                self, transport, runner.submit, runner.take_camera_info, self._statistics
+            )
+            self._bond = make_bond(self, self._settings.bond_heartbeat_period_s)
+        except Exception as error:  # the node is unconfigured then; the diagnostics say why
+            self._load_error = f"activate failed: {error}"
+            raise
 
     @transition
     def on_deactivate(self) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import replace
 from typing import Any
 
 from ddfd_ros.core.errors import DdfdError, InferenceError
@@ -37,7 +36,8 @@ class Runner:
         parameters: The parameters in force; replaced as a whole, from any thread.
         model: The loaded model; None before ``load``.
         outputs: The publishers; set by the node after ``load``.
-        last_failure: The last frame's error; empty when the last frame was answered.
+        last_failure: The last frame's error; empty when the last frame was answered, or nobody
+            wanted it.
     """
 
     def __init__(self, node: Any, parameters: NodeParameters, statistics: Statistics) -> None:
@@ -50,6 +50,8 @@ class Runner:
         self._log = ThrottledLog()
         self._answers = Answers(self._warn, statistics)
         self._active = False
+        self._counting = threading.Lock()
+        self._counted: dict[str, int] = {}
         self._activation = 0
         self._cancelled = False
         self._keeper: EngineKeeper | None = None
@@ -109,6 +111,7 @@ class Runner:
     def activate(self) -> None:
         """Answer frames from now on."""
         self.last_failure = ""
+        self._statistics.listen()
         self._answers.activate()
         self._activation += 1
         self._active = True
@@ -123,6 +126,7 @@ class Runner:
         received_ns = time.monotonic_ns()
         self._statistics.count_received(stamp_ns(message.header.stamp))
         self._worker.submit(Job(message, received_ns, self._activation))
+        self._count_drops()
 
     def take_camera_info(self, info: Any) -> None:
         """Keep a ``CameraInfo``; called in the executor's thread."""
@@ -130,11 +134,8 @@ class Runner:
 
     def snapshot(self) -> Snapshot:
         """The statistics, with what the worker's mailbox dropped."""
-        snapshot = self._statistics.snapshot()
-        dropped = dict(snapshot.dropped)
-        for name, number in self._mailbox_drops().items():
-            dropped[name] = dropped.get(name, 0) + number
-        return replace(snapshot, dropped=dropped)
+        self._count_drops()
+        return self._statistics.snapshot()
 
     @property
     def engine_status(self) -> EngineStatus:
@@ -151,17 +152,24 @@ class Runner:
         stopped = self._worker.stop(timeout_s)
         if self._keeper is not None:
             stopped = self._keeper.wait(timeout_s) and stopped
-        for name, number in self._mailbox_drops().items():
-            self._statistics.count_dropped(name, number)
+        self._count_drops()
         if self.outputs is not None:
             self.outputs.destroy()
             self.outputs = None
         return stopped
 
-    def _mailbox_drops(self) -> dict[str, int]:
-        counts = self._worker.counts
-        drops = {"replaced": counts.replaced, "inactive": counts.refused}
-        return {name: number for name, number in drops.items() if number}
+    def _count_drops(self) -> None:
+        """Take what the worker's mailbox dropped since the last call into the statistics.
+
+        At once, not at the end: a report while the worker ends would find it in neither, and a
+        counter that falls means a restarted node to whoever sums up.
+        """
+        with self._counting:
+            counts = self._worker.counts
+            for name, number in (("replaced", counts.replaced), ("inactive", counts.refused)):
+                if more := number - self._counted.get(name, 0):
+                    self._statistics.count_dropped(name, more)
+                    self._counted[name] = number
 
     def _load(self) -> LoadedModel:
         def check() -> None:
@@ -183,6 +191,7 @@ class Runner:
         answer = self._answers.answer(job, model, parameters, outputs)
         if answer is None:
             self._statistics.count_dropped("idle")
+            self.last_failure = ""  # of a frame that somebody wanted, who has left
         return answer
 
     def _wanted(self, job: Job) -> bool:
@@ -200,6 +209,7 @@ class Runner:
         outputs.send(answer.messages)
         if answer.estimate is None:  # camera_infos alone
             self._statistics.count_dropped("idle")
+            self.last_failure = ""
             return
         end_ns = time.monotonic_ns()
         stages_ms = answer.stages_ms

@@ -52,8 +52,9 @@ class Snapshot:
         stages_ms: Per stage p50 and p95 of its duration.
         valid_fraction: Share of valid depth pixels of the last frame with depth, else NaN.
         median_sigma_m: Median sigma of the last frame with sigma, where it is known, else NaN.
-        missing_fraction: Estimated share of the camera's frames that never arrived.
-        image: What the last images were like; None before the first.
+        missing_fraction: Estimated share of the camera's frames that never arrived; 0 while none
+            does.
+        image: What the last images were like; None while none is looked at.
     """
 
     received: int = 0
@@ -105,6 +106,11 @@ class Statistics:
         """Remember an image, uint8 ``[H, W, 3]``, for the next snapshot to measure."""
         self._watch.look_at(image_rgb)
 
+    def listen(self) -> None:
+        """The camera is listened to from now on; what it sent before was not lost."""
+        with self._lock:
+            self._stamps.clear()
+
     def count_received(self, stamp_ns: int) -> None:
         """A frame with this stamp arrived."""
         with self._lock:
@@ -155,7 +161,9 @@ class Statistics:
         arrivals = _without_pauses(arrivals)
         answer_times = _without_pauses([at for at, _, _ in answers])
         answers = answers[len(answers) - len(answer_times) :]
-        lately_s = _window_s(arrivals)
+        lately_s, arriving = _window_s(arrivals), _is_recent(arrivals, now)
+        # Images are looked at when they are answered, and a model may be slower than the camera.
+        looked_s = max(lately_s, _window_s(answer_times))
         stages = {name for _, _, durations in answers for name in durations}
         return Snapshot(
             received=received,
@@ -165,7 +173,7 @@ class Statistics:
             events=events,
             recent_events=frozenset(n for n, at in event_times.items() if now - at < RECENT_S),
             recent_drops=frozenset(n for n, at in drop_times.items() if now - at <= lately_s),
-            arriving=_is_recent(arrivals, now),
+            arriving=arriving,
             answering=_is_recent(answer_times, now),
             rate_hz=_rate_hz(answer_times, now),
             input_hz=_rate_hz(arrivals, now),
@@ -176,8 +184,8 @@ class Statistics:
             },
             valid_fraction=valid,
             median_sigma_m=sigma,
-            missing_fraction=missing_fraction(stamps),
-            image=self._watch.quality(),
+            missing_fraction=missing_fraction(stamps) if arriving else 0.0,
+            image=self._watch.quality(looked_s),
         )
 
 

@@ -27,6 +27,7 @@ from ddfd_ros.bag.answers import (
     FrameAnswers,
 )
 from ddfd_ros.bag.cli import main, read_parameters
+from ddfd_ros.bag.source import BagSource, Camera
 from ddfd_ros.core.blur_zones import zones
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.image_codec import decode, decode_depth
@@ -258,6 +259,14 @@ def test_without_camera_info_nothing_pretends_to_be_calibrated(tmp_path, capsys)
     assert "got none yet" in " ".join(capsys.readouterr().out.replace("│", "").split())
 
 
+def test_the_answers_in_a_recording_are_not_taken_for_its_camera(answered):
+    with BagSource(answered) as source:
+        names = {connection.topic for connection in source.connections}
+        assert {"/all_in_focus/image", "/cam/image_raw"} <= names
+        assert source.camera("", "") == Camera("/cam/image_raw", "/cam/camera_info", 7)
+        assert source.camera("/all_in_focus/image", "").info == "/all_in_focus/camera_info"
+
+
 def test_options(recorded, answered, tmp_path):
     messages, _ = read(answered)
     middle_m = round(float(np.median(decode_depth(messages["/depth/image_rect"][0]))), 2)
@@ -368,6 +377,19 @@ def test_the_nodes_own_parameter_file_serves(repository):
     assert read_parameters("", None, []).precision == "float32"
     with pytest.raises(DdfdError, match="threads"):
         read_parameters("", None, ["threads=many"])
+
+
+def test_a_misspelt_parameter_in_a_file_is_warned_of(repository, tmp_path):
+    file, said = tmp_path / "mine.yaml", []
+    file.write_text(
+        "/**:\n  ros__parameters:\n    use_sim_time: true\n    max_sigma: 0.5\n"
+        "    qos_overrides./image_raw.subscription.reliability: reliable\n",
+        encoding="utf-8",
+    )
+    assert read_parameters("", file, [], said.append).max_sigma_m == 0.0
+    assert ["max_sigma," in text and "qos" not in text for text in said] == [True]
+    read_parameters("", repository / "config" / "ddfd.yaml", [], said.append)
+    assert len(said) == 1
 
 
 def test_topics_are_the_nodes():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -19,7 +20,7 @@ import yaml
 from lifecycle_msgs.srv import GetState
 
 from ddfd_ros.ros.compare_options import CompareOptions
-from ddfd_ros.ros.outputs import CLOUD, COLOUR, TOPICS
+from ddfd_ros.ros.outputs import CLOUD, COLOUR, COMPRESSED, LATENCY_TOPIC, TOPICS, ZONES
 from ddfd_ros.ros.parameters import defaults
 
 FILES = ("ddfd", "bag_replay", "field_test", "compare_depth")
@@ -133,6 +134,56 @@ def test_a_field_test_records_the_images_that_the_node_subscribes_to(
     assert set(recorded(both)) == {raw, compressed, "/front/camera_info"}
     shipped = field_test._image_topics("image_raw", repository / "config/ddfd.yaml")
     assert shipped == ["image_raw"]
+
+
+def test_a_replay_plays_recorded_answers_beside_those_of_the_node(repository, monkeypatch):
+    replay = import_without_launch(path_of(repository, "bag_replay"), monkeypatch)
+    assert set(replay.ANSWERS) == NODE_TOPICS | {ZONES, COMPRESSED, LATENCY_TOPIC}
+    rules = replay._apart("")
+    assert "/depth/image_rect:=/recorded/depth/image_rect" in rules
+    assert "/diagnostics:=/recorded/diagnostics" in rules
+    both = replay._apart("front, /rear")
+    assert "/front/points:=/recorded/front/points" in both
+    assert "/rear/latency:=/recorded/rear/latency" in both
+    monkeypatch.setattr(replay, "ExecuteProcess", lambda **options: options)
+    monkeypatch.setenv("HOME", "/home/rider")
+    values = {"bag": "~/ride", "rate": "1.0", "start": "0.0", "loop": "true"}
+    played = []
+    monkeypatch.setattr(
+        replay, "OnProcessExit", lambda target_action, **_: played.append(target_action)
+    )
+    monkeypatch.setattr(
+        replay,
+        "LaunchConfiguration",
+        lambda name: SimpleNamespace(perform=lambda _: values.get(name, "")),
+    )
+    values["end"] = "true"
+    replay._actions(None)
+    command = played[0]["cmd"]
+    assert command[:4] == ["ros2", "bag", "play", "/home/rider/ride"]
+    assert command[command.index("--remap") + 1 :] == rules
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (("configuring", "inactive"), False),
+        (("configuring", "unconfigured"), True),
+        (("activating", "active"), False),
+        (("activating", "inactive"), True),
+        (("deactivating", "inactive"), False),
+        (("cleaningup", "unconfigured"), False),
+        (("activating", "errorprocessing"), False),  # where it ends is still to come
+        (("errorprocessing", "unconfigured"), True),
+        (("errorprocessing", "finalized"), True),
+    ],
+)
+def test_a_replay_ends_when_the_node_cannot_be_brought_up(repository, monkeypatch, change, failed):
+    replay = import_without_launch(path_of(repository, "bag_replay"), monkeypatch)
+    monkeypatch.setattr(replay, "StateTransition", SimpleNamespace)
+    start, goal = change
+    assert replay._cannot_start(SimpleNamespace(start_state=start, goal_state=goal)) is failed
+    assert replay._cannot_start(object()) is False
 
 
 def import_without_launch(path, monkeypatch):

@@ -180,6 +180,14 @@ def test_a_calibration_that_cannot_be_read_any_more_is_said(answer, tmp_path):
     assert np.isfinite(np.frombuffer(images["depth_m"], np.float32)).all()
 
 
+def test_a_bag_says_of_which_distortion_its_points_are_not(tools):
+    info = camera_info(60.0)
+    info.distortion_model, info.d = "double_sphere", [0.1, 0.2, 0.0, 0.0]
+    for rectified in (False, True):
+        _, problem = by_bag(Step(), tools, NodeParameters(input_rectified=rectified), info)
+        assert ("'double_sphere'" in problem) is not rectified
+
+
 def test_the_cloud_has_no_points_between_two_objects_at_the_cameras_size(answer):
     """The network sees a quarter of the size, and its depth is repeated."""
     parameters = NodeParameters(camera_pixel_pitch_um=1.4)

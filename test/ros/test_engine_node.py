@@ -151,6 +151,17 @@ def test_a_build_that_fails_parity_leaves_the_cpu_serving(gpu, stage, tools):
     assert "TensorRT: no engine for 96x64" in node.log
 
 
+def test_a_folder_that_cannot_be_written_is_said_and_the_cpu_serves(gpu, stage, tools):
+    (stage.folder / "file").touch()
+    stage.start(runtime="auto", engine_folder=stage.folder / "file" / "engines", **SIZE)
+    stage.peer.wait_for_camera()
+    stage.peer.listen("depth")
+    ask(stage, tools, 1)
+    values = stage.peer.report(degraded=lambda text: "set engine_folder" in text)
+    assert values["progress"] == ""
+    ask(stage, tools, 2)
+
+
 def test_images_of_another_size_get_an_engine_of_their_own(gpu, stage, tools):
     model = tools.write_model(stage.folder / "tiny.onnx")
     make_engine(model, engine_of(stage.folder))
@@ -214,6 +225,25 @@ keeper.ask_to_end(); worker.stop(); assert keeper.wait(10)
     assert "1 smaller for fewer heads" in run_worker(model, script)
     part = engine_of(tmp_path).with_name("tiny-96x64-fp16-depth+sigma.engine")
     assert part.is_file()
+
+
+def test_the_keeper_outlives_the_files_of_its_engine(gpu, tools, tmp_path):
+    script = """
+engine_parts.PartWatch.__init__.__defaults__ = (0.3,)
+backend, keeper = keep()
+for file in plan.engine_path.parent.glob("*.engine*"):
+    file.unlink()
+for _ in range(30):  # heads that nobody listens to: an engine without them is looked for
+    worker.call(lambda owned: owned.infer(golden_image(64, 96, 1), ["depth_m"]))
+    time.sleep(0.05)
+print("alive", keeper._thread.is_alive())
+keeper.ask_to_end(); worker.stop(); assert keeper.wait(10)
+"""
+    model = tools.write_model(tmp_path / "tiny.onnx")
+    make_engine(model, engine_of(tmp_path))
+    said = run_worker(model, script)
+    assert "alive True" in said
+    assert "no engine for depth_m, sigma_m alone" in said
 
 
 def test_a_stop_while_an_engine_is_loaded_closes_it(gpu, tools, tmp_path):

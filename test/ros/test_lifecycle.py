@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from lifecycle_msgs.msg import TransitionEvent
+from rclpy.qos import QoSProfile
 
 
 def _load() -> float:
@@ -110,6 +112,27 @@ def test_a_model_that_cannot_be_loaded_refuses_and_can_be_corrected(stage, tools
     stamp = peer.send(tools.image_message(tools.picture()))
     assert peer.answer("depth", stamp) is not None
     assert peer.report(state="active")["level"] != "2"
+
+
+def test_why_the_node_could_not_be_activated_is_said(stage):
+    stage.start(
+        autostart=False, **{"qos_overrides__/image_raw__subscription__reliability": "sometimes"}
+    )
+    peer, changes = stage.peer, []
+    peer.node.create_subscription(
+        TransitionEvent, "/ddfd/transition_event", changes.append, QoSProfile(depth=10)
+    )
+    assert peer.transition("configure")
+    assert not peer.transition("activate")
+    assert peer.state() == "unconfigured"
+    message = peer.report(level="2")["message"]
+    assert "activate failed" in message
+    assert "sometimes" in message
+    seen = [(change.start_state.label, change.goal_state.label) for change in changes]
+    # By this bag_replay.launch.py knows that there will be no active node.
+    assert seen[-2:] == [("activating", "errorprocessing"), ("errorprocessing", "unconfigured")]
+    assert peer.transition("configure")  # a model that loads takes the reason back
+    assert "sometimes" not in peer.report(state="inactive")["message"]
 
 
 def test_a_threshold_the_model_cannot_apply_is_refused(stage, tools):

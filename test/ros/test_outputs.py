@@ -64,6 +64,7 @@ DEFAULTS = {
     "cloud_max_sigma_m": 0.0,
     "cloud_organized": False,
     "compressed_format": "jpeg",
+    "input_rectified": False,
     "lens_guard": "warn",
     "network_height": 0,
     "network_width": 0,
@@ -146,6 +147,22 @@ def test_an_uncalibrated_camera_gets_no_cloud_and_that_is_said(peer, tools):
     assert peer.answer("depth", stamp) is not None
     assert peer.answer("points", stamp, timeout_s=0.3) is None
     assert "no cloud is published" in peer.report(level="1")["message"]
+
+
+def test_points_of_a_distortion_that_is_not_known_are_warned_of(peer, tools):
+    peer.listen("points")
+    for model, d, rectified, warned in (
+        ("double_sphere", [0.1, 0.2, 0.0, 0.0], False, True),
+        ("double_sphere", [0.1, 0.2, 0.0, 0.0], True, False),
+        ("double_sphere", [0.0] * 4, False, False),
+        ("plumb_bob", [0.1, 0.0, 0.0, 0.0, 0.0], False, False),
+    ):
+        peer.set(input_rectified=rectified)
+        peer.info.publish(camera_info(distortion_model=model, d=d))
+        peer.spin_for(0.3)
+        stamp = peer.send(tools.image_message(tools.picture(HEIGHT, WIDTH)))
+        assert peer.answer("points", stamp) is not None
+        peer.report(message=lambda text, warned=warned: ("'double_sphere'" in text) is warned)
 
 
 def test_defocus_preview_and_file(peer, tools):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import rclpy
@@ -97,3 +98,27 @@ def test_a_refused_override_leaves_nothing_behind(ros):
             Outputs(node, ("depth_m",), Statistics())
             pytest.fail("expected the override to be refused")
         assert (len(list(node.subscriptions)), len(list(node.publishers))) == before
+
+
+def test_a_second_sender_that_leaves_is_no_gap(ros):
+    """The middleware's numbers are each sender's own."""
+    make, _ = ros
+    statistics, count = Statistics(), 1
+    inputs = Inputs(make("ddfd"), "raw", print, print, statistics)
+    subscriptions = inputs._subscriptions
+    inputs._subscriptions = [SimpleNamespace(get_publisher_count=lambda: count)]
+    receive = inputs._noticing_gaps(lambda message: None)
+
+    def missed(*numbers):
+        for number in numbers:
+            receive(None, {"publication_sequence_number": number})
+        return statistics.snapshot().events.get("frames_missed", 0)
+
+    assert missed(5000, 5001, 5004) == 2
+    count = 2
+    assert missed(1, 5005, 2, 5006, 3) == 2
+    count = 1
+    assert missed(5009, 5010) == 2
+    assert missed(5013) == 4
+    inputs._subscriptions = subscriptions
+    inputs.destroy()

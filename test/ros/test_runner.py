@@ -81,3 +81,62 @@ def test_a_frame_that_still_waited_when_the_node_was_deactivated_is_not_computed
     _wait(lambda: runner.snapshot().in_flight == 0)
     assert sent == []
     assert runner.snapshot().dropped == {"inactive": 2}
+
+
+def test_the_counters_never_fall_while_the_model_is_closed(slow):
+    runner, begun, release, _ = slow
+    statistics, closing, go = runner._statistics, threading.Event(), threading.Event()
+
+    def close():
+        closing.set()
+        assert go.wait(20.0)
+
+    runner._worker.call(lambda model: setattr(model, "close", close))
+    runner.activate()
+    runner.submit(Image())
+    assert begun.wait(20.0)
+    for _ in range(3):
+        runner.submit(Image())  # each replaces the one before
+    release.set()
+    _wait(lambda: runner.snapshot().in_flight == 0)
+    before = runner.snapshot().dropped
+    assert before == {"replaced": 2}
+    ending = threading.Thread(target=runner.close, args=(20.0,))
+    ending.start()
+    assert closing.wait(20.0)
+    # The node has let go of the runner by now: a report reads the statistics alone.
+    assert statistics.snapshot().dropped == before
+    go.set()
+    ending.join(20.0)
+    assert statistics.snapshot().dropped == runner.snapshot().dropped == before
+
+
+def test_a_failure_is_history_when_nobody_wants_frames_any_more(slow):
+    runner, _, release, _ = slow
+    release.set()
+    answers = iter([RuntimeError("broken"), None])
+
+    def answer(*_):
+        one = next(answers)
+        if one is not None:
+            raise one
+
+    runner._answers.answer = answer
+    runner.activate()
+    runner.submit(Image())
+    _wait(lambda: runner.snapshot().in_flight == 0)
+    assert "broken" in runner.last_failure
+    runner.submit(Image())
+    _wait(lambda: runner.snapshot().dropped == {"idle": 1})
+    _wait(lambda: not runner.last_failure)
+
+
+def test_what_the_camera_sent_while_the_node_was_inactive_was_not_lost(slow):
+    runner, _, release, _ = slow
+    release.set()
+    for first in (0, 55):  # with 25 frames between the two
+        runner.activate()
+        for number in range(first, first + 30):
+            runner._statistics.count_received(number * 33_333_333)
+        runner.deactivate()
+    assert runner.snapshot().missing_fraction == 0.0

@@ -39,6 +39,18 @@ def test_lost_frames_are_estimated_from_the_gaps(lost):
     assert missing_fraction(arrived) == pytest.approx(lost, abs=0.04)
 
 
+def test_a_camera_that_stopped_loses_no_frames():
+    clock = _Clock()
+    statistics = Statistics(clock)
+    for number in range(100):
+        if number % 3:  # every third one is lost
+            statistics.count_received(number * PERIOD_NS)
+        clock.now += PERIOD_NS / 1e9
+    assert statistics.snapshot().missing_fraction > 0.2
+    clock.now += 60.0
+    assert statistics.snapshot().missing_fraction == 0.0
+
+
 def test_few_stamps_prove_nothing():
     assert missing_fraction([0, 1, 100, 200]) == 0.0
 
@@ -167,6 +179,12 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
         (ACTIVE, {"recent_events": {"qos_incompatible"}}, WARN, "qos_overrides"),
         (ACTIVE, {"events": {"qos_incompatible": 1}}, OK, "30.0 Hz"),
         (NodeStatus(state="active", last_failure="broken"), {}, ERROR, "broken"),
+        (
+            NodeStatus(state="active", last_failure="broken"),
+            {"arriving": False, "answering": False},
+            WARN,
+            "no frames arrive on image_raw; broken",
+        ),
         (NodeStatus(state="active", camera_problem="no K"), {}, WARN, "no K"),
         (NodeStatus(state="active", lens_problem="f/4"), {}, WARN, "f/4"),
         (NodeStatus(state="active", degraded="CPU serves"), {}, WARN, "degraded: CPU serves"),
@@ -259,6 +277,29 @@ def test_an_image_is_measured_when_asked_and_medians_smooth():
     assert quality.clipped_fraction == 0.0
     watch.forget()
     assert watch.quality() is None
+
+
+def test_what_the_camera_saw_long_ago_is_not_told_for_ever():
+    statistics, clock = _run(0.1, 50)
+    dark = np.zeros((48, 64, 3), np.uint8)
+    statistics.look_at(dark)
+    assert statistics.snapshot().image.dark_fraction == 1.0
+    clock.now += 2.0
+    assert statistics.snapshot().image.dark_fraction == 1.0
+    clock.now += 60.0  # the camera is off, or nobody listens
+    assert statistics.snapshot().image is None
+    statistics.look_at(dark + 100)
+    assert statistics.snapshot().image.dark_fraction == 0.0
+
+
+def test_what_a_slow_model_looks_at_is_told_until_its_next_frame():
+    statistics, clock = _run(0.1, 200, every=50)  # 10 Hz, answered every 5 s
+    clock.now -= 0.1
+    statistics.look_at(np.zeros((48, 64, 3), np.uint8))
+    for _ in range(50):
+        clock.now += 0.1
+        statistics.count_received(round(clock.now * 1e9))
+        assert statistics.snapshot().image is not None
 
 
 def test_reports_go_on_after_one_that_failed():
