@@ -14,14 +14,12 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from ddfd_ros.bag.errors import BagError
+from ddfd_ros.core.topic_names import is_colour
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 _STORED = (".mcap", ".db3", ".zstd")
 _SAMPLES, _SAMPLE_BYTES = 256, 1 << 16
-_NOT_COLOUR = ("depth", "disparity", "mask", "sigma", "uncertainty", "confidence", "defocus")
-_ANSWERS = ("all_in_focus",)
-"""In names of pictures that were made of a camera's: the blur that depth is read from is gone."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class BagSource:
                 f"{self.path}: expected CameraInfo on {info}, got it on "
                 f"{', '.join(sorted(infos)) or 'no topic'}"
             )
-        image = image or min(images, key=lambda name: (_no_camera(name), -images[name], name))
+        image = image or min(images, key=lambda name: (not is_colour(name), -images[name], name))
         sibling = image.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
         return Camera(image, info or (sibling if sibling in infos else ""), images[image])
 
@@ -229,7 +227,3 @@ def _stamp_ns(raw: bytes) -> int:
     """
     seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
     return int(seconds) * 10**9 + int(nanoseconds)
-
-
-def _no_camera(topic: str) -> bool:
-    return any(word in topic.lower() for word in (*_NOT_COLOUR, *_ANSWERS))

@@ -35,11 +35,12 @@ def write_bag(
     info_size=None,
     damaged=(),
     lasts_s=0.0,
+    beside="/camera/depth/image_raw",
 ):
     """A ROS 2 bag with colour images, depth beside them, and their camera_info.
 
     ``info_size``: (height, width) of the camera_info; ``damaged``: numbers of images that cannot
-    be decoded; ``lasts_s``: seconds after which a last depth image comes.
+    be decoded; ``lasts_s``: seconds after which a last depth image comes; ``beside``: its topic.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
@@ -51,9 +52,7 @@ def write_bag(
     topic = "/camera/image_raw" + ("/compressed" if compressed else "")
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         colour = writer.add_connection(topic, image_type, typestore=store)
-        depth = writer.add_connection(
-            "/camera/depth/image_raw", "sensor_msgs/msg/Image", typestore=store
-        )
+        depth = writer.add_connection(beside, "sensor_msgs/msg/Image", typestore=store)
         calibration = None
         if info:
             calibration = writer.add_connection(

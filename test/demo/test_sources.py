@@ -69,6 +69,15 @@ def test_single_bag_file(tmp_path, make, storage, pattern):
     np.testing.assert_array_equal(frame.image_rgb, make.pattern())
 
 
+def test_a_field_tests_own_answers_are_not_played(tmp_path, make):
+    """Though there are more of them, and first by name."""
+    make.bag(tmp_path / "bag", [make.pattern()], beside="/all_in_focus/image", lasts_s=1.0)
+    source = open_source(str(tmp_path / "bag"))
+    (frame,) = source.frames()
+    np.testing.assert_array_equal(frame.image_rgb, make.pattern())
+    assert "other image topics in the bag: /all_in_focus/image" in source.info.notes
+
+
 def test_the_rate_of_a_bag_is_that_of_its_images(tmp_path, make):
     """Other topics may have been recorded for longer."""
     make.bag(tmp_path / "bag", [make.pattern()] * 20, rate_hz=10.0, lasts_s=60.0)

@@ -15,6 +15,7 @@ import pytest
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LENS_PRESETS
+from ddfd_training.calibration.inputs import BagPictures
 from ddfd_training.datasets import open_dataset
 
 pytest.importorskip("rosbags")
@@ -121,6 +122,25 @@ def test_pairs_by_the_stamps_in_the_headers(tmp_path: Path, storage: str):
     assert dataset.frame_names[1] == str(START_NS + round(1e9 / 30))
     again = pickle.loads(pickle.dumps(dataset))
     assert again[4].sharp_rgb[0, 0, 0] == 50
+
+
+def test_the_nodes_answers_in_a_field_test_are_neither_photographs_nor_truth(tmp_path: Path):
+    """Though recorded more often than the camera, and first by name."""
+    with BagMaker(tmp_path / "bag") as bag:
+        for number in range(5):
+            taken = number / 30
+            bag.image("/all_in_focus/image", taken, colour(20), taken)
+            bag.image("/depth/image_rect", taken, depth(50), taken)
+            if number < 4:
+                bag.image("/front/image_raw", taken, colour(number), taken)
+                bag.image("/sensor/depth/image_raw", taken, depth(number), taken)
+    dataset = open_dataset("bag", tmp_path / "bag")
+    assert dataset.image_topic == "/front/image_raw"
+    assert dataset.depth_topic == "/sensor/depth/image_raw"
+    assert BagPictures(tmp_path / "bag").topic == "/front/image_raw"
+    # A depth camera's topic may have the same name.
+    named = open_dataset("bag", tmp_path / "bag", depth_topic="/depth/image_rect")
+    assert named.depth_topic == "/depth/image_rect"
 
 
 def test_the_lens_of_a_recipe_is_that_of_its_photographs(tmp_path: Path):

@@ -14,11 +14,11 @@ from ddfd_demo.errors import InputError
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
 from ddfd_ros.core import image_codec
 from ddfd_ros.core.camera_model import correct_camera
+from ddfd_ros.core.topic_names import is_colour
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 _ASSUMED = "intrinsics of a 60 degree camera assumed"
-_DEPTH_HINTS = ("depth", "disparity", "mask", "sigma", "uncertainty", "confidence")
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,8 @@ def _choose(path: Path, reader: Any, topic: str | None) -> _Topics:
             f"{listed}; record the camera's image topic too"
         )
     if topic is None:
-        topic = min(images, key=lambda name: (_looks_like_depth(name), -images[name], name))
+        topic = min(images, key=lambda name: (not is_colour(name), -images[name], name))
     # Another camera's camera_info would be worse than none.
     sibling = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
     info = sibling if sibling in infos else None
     return _Topics(topic, info, images[topic], tuple(sorted(set(images) - {topic})))
-
-
-def _looks_like_depth(topic: str) -> bool:
-    return any(hint in topic.lower() for hint in _DEPTH_HINTS)

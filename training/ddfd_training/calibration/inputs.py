@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.topic_names import is_colour
 from ddfd_training.calibration.detection import Camera
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.measure import Picture
@@ -18,7 +19,6 @@ from ddfd_training.datasets.rgbd_folder import read_intrinsics
 
 MOST_FRAMES = 40
 _BAG_SUFFIXES = (".mcap", ".db3")
-_NO_COLOUR = ("depth", "disparity", "infra")
 _CAMERA_FILES = ("camera.yaml", "camera_info.yaml", "ost.yaml")
 
 
@@ -87,7 +87,7 @@ class BagPictures:
     def __init__(self, path: Path, topic: str = "", most: int = MOST_FRAMES) -> None:
         self.reader = BagReader(path)
         counts = self.reader.topics(IMAGE, COMPRESSED)
-        colours = {t: n for t, n in counts.items() if not any(h in t.lower() for h in _NO_COLOUR)}
+        colours = {t: n for t, n in counts.items() if is_colour(t)}
         if (topic and topic not in counts) or not (topic or colours):
             raise CalibrationError(
                 f"{path}: expected images on {topic or 'some topic'}, got "

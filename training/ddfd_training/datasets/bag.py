@@ -11,6 +11,7 @@ import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.core.topic_names import is_answer, is_colour
 from ddfd_training.datasets.bag_reader import COMPRESSED, IMAGE, INFO, BagReader, Stamp
 from ddfd_training.datasets.base import RgbdDataset, RgbdSample, part_of_recording
 from ddfd_training.datasets.pairing import pair_nearest
@@ -19,7 +20,6 @@ from ddfd_training.datasets.rgbd_folder import given_lens
 MAX_GAP_S = 0.02
 """Colour and depth further apart than this are not one moment (two thirds of a frame at 30 Hz)."""
 MAX_INTRINSICS_DIFFERENCE = 0.02
-_NO_COLOUR = ("depth", "disparity", "mask", "sigma", "uncertainty", "confidence", "infra")
 INTRINSICS = tuple[float, float, float, float]
 
 
@@ -96,7 +96,7 @@ class Bag(RgbdDataset):
                 raise DatasetError(
                     f"{self.reader.path}: expected images on {wanted}, got the topics {listed}"
                 )
-        colours = [t for t in counts if not any(hint in t.lower() for hint in _NO_COLOUR)]
+        colours = [t for t in counts if is_colour(t)]
         depths = [t for t in counts if "depth" in t.lower() and t != image]
         registered = [t for t in depths if "aligned" in t or "registered" in t]
         for what, chosen, candidates in (("colour", image, colours), ("depth", depth, depths)):
@@ -107,7 +107,7 @@ class Bag(RgbdDataset):
                 )
         return (
             image or min(colours, key=lambda topic: (-counts[topic], topic)),
-            depth or min(registered or depths, key=lambda topic: (-counts[topic], topic)),
+            depth or min(registered or depths, key=lambda t: (is_answer(t), -counts[t], t)),
         )
 
     def _pair(self, max_gap_s: float) -> tuple[list[tuple[Stamp, Stamp]], tuple[int, int]]:

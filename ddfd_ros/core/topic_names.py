@@ -1,0 +1,27 @@
+"""What the image topics of a recording show, as far as their names tell."""
+
+from __future__ import annotations
+
+_NO_COLOUR = (
+    "depth", "disparity", "mask", "sigma", "uncertainty", "confidence", "defocus", "infra",
+)  # fmt: skip
+_ANSWERS = (
+    "depth/image_rect", "depth/color", "depth/zones", "all_in_focus/image", "uncertainty/image",
+    "defocus/image",
+)  # fmt: skip
+
+
+def is_answer(topic: str) -> bool:
+    """Whether a topic has the name of one of this project's answers.
+
+    A field test records them beside the camera's images. They are neither a camera's picture, from
+    which the blur is gone, nor a measured depth. Others use some of these names too, so this can
+    only say which of several topics is the likelier one.
+    """
+    plain = f"/{topic.removesuffix('/compressed').lstrip('/')}"
+    return plain.endswith(tuple(f"/{name}" for name in _ANSWERS))
+
+
+def is_colour(topic: str) -> bool:
+    """Whether a topic may well have a camera's colour images."""
+    return not (is_answer(topic) or any(word in topic.lower() for word in _NO_COLOUR))
