@@ -13,7 +13,6 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 LAST_DOMAIN = 101
 """From 102 on, the ports of a domain lie among those that Linux hands out to others."""
@@ -62,12 +61,7 @@ class ReservedDomain:
     def __enter__(self) -> ReservedDomain:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
