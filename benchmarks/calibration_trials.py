@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.record import RESULTS, write_results
+from benchmarks.record import write_results
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.measure import Picture, measure
 from ddfd_training.calibration.rendered import View, photograph_target, pinhole
@@ -121,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.no_save:
         name = NAME if arguments.shape == "disk" else f"{NAME}_{arguments.shape}"
         settings = vars(arguments) | {"size": list(SIZE), "focal_px": FOCAL_PX}
-        write_results(name, {"settings": settings, "summary": found, "trials": rows})
-        console.print(f"written to {RESULTS / name}.json")
+        path = write_results(name, {"settings": settings, "summary": found, "trials": rows})
+        console.print(f"written to {path}")
     return 0
 
 

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.record import RESULTS, write_results
+from benchmarks.record import write_results
 from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER, LensConfig
 from ddfd_training.calibration.rgbd import robust_line, spreads_of
 from ddfd_training.calibration.windows import SHAPES, Windows, windows
@@ -124,8 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if not arguments.no_save:
         settings = vars(arguments) | {"size": list(SIZE), "noise_levels": NOISE_LEVELS}
-        write_results(NAME, {"settings": settings, "summary": found, "trials": rows})
-        console.print(f"written to {RESULTS / NAME}.json")
+        path = write_results(NAME, {"settings": settings, "summary": found, "trials": rows})
+        console.print(f"written to {path}")
     return 0
 
 

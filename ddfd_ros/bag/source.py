@@ -14,7 +14,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from ddfd_ros.bag.errors import BagError
-from ddfd_ros.core.topic_names import is_colour
+from ddfd_ros.core.topic_names import likeliest_camera
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
@@ -132,7 +132,7 @@ class BagSource:
                 f"{self.path}: expected CameraInfo on {info}, got it on "
                 f"{', '.join(sorted(infos)) or 'no topic'}"
             )
-        image = image or min(images, key=lambda name: (not is_colour(name), -images[name], name))
+        image = image or likeliest_camera(images)
         sibling = image.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
         return Camera(image, info or (sibling if sibling in infos else ""), images[image])
 

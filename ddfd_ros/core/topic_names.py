@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 _NO_COLOUR = (
     "depth", "disparity", "mask", "sigma", "uncertainty", "confidence", "defocus", "infra",
 )  # fmt: skip
@@ -25,3 +27,12 @@ def is_answer(topic: str) -> bool:
 def is_colour(topic: str) -> bool:
     """Whether a topic may well have a camera's colour images."""
     return not (is_answer(topic) or any(word in topic.lower() for word in _NO_COLOUR))
+
+
+def likeliest_camera(messages: Mapping[str, int]) -> str:
+    """The topic that most likely has a camera's colour images.
+
+    Args:
+        messages: How many each image topic has; at least one topic.
+    """
+    return min(messages, key=lambda topic: (not is_colour(topic), -messages[topic], topic))

@@ -14,7 +14,7 @@ from ddfd_demo.errors import InputError
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
 from ddfd_ros.core import image_codec
 from ddfd_ros.core.camera_model import correct_camera
-from ddfd_ros.core.topic_names import is_colour
+from ddfd_ros.core.topic_names import likeliest_camera
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
@@ -208,7 +208,7 @@ def _choose(path: Path, reader: Any, topic: str | None) -> _Topics:
             f"{listed}; record the camera's image topic too"
         )
     if topic is None:
-        topic = min(images, key=lambda name: (not is_colour(name), -images[name], name))
+        topic = likeliest_camera(images)
     # Another camera's camera_info would be worse than none.
     sibling = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
     info = sibling if sibling in infos else None

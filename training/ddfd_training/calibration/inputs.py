@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_ros.core.topic_names import is_colour
+from ddfd_ros.core.topic_names import is_colour, likeliest_camera
 from ddfd_training.calibration.detection import Camera
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.measure import Picture
@@ -87,13 +87,13 @@ class BagPictures:
     def __init__(self, path: Path, topic: str = "", most: int = MOST_FRAMES) -> None:
         self.reader = BagReader(path)
         counts = self.reader.topics(IMAGE, COMPRESSED)
-        colours = {t: n for t, n in counts.items() if is_colour(t)}
-        if (topic and topic not in counts) or not (topic or colours):
+        known = topic in counts if topic else any(map(is_colour, counts))
+        if not known:
             raise CalibrationError(
                 f"{path}: expected images on {topic or 'some topic'}, got "
                 f"{', '.join(sorted(self.reader.topics())) or 'no topics'}"
             )
-        self.topic = topic or min(colours, key=lambda name: (-colours[name], name))
+        self.topic = topic or likeliest_camera(counts)
         stamps = self.reader.stamps(self.topic)
         chosen = np.unique(np.linspace(0, len(stamps) - 1, min(most, len(stamps))).round())
         self.stamps = [stamps[int(i)] for i in chosen]

@@ -82,15 +82,8 @@ def windows(sample: RgbdSample, frame: int, response: str) -> Windows:
         dioptres.append(dioptre)
         found.append(_matching(photo, blurred, window))
     values = np.array(found, dtype=float).reshape(-1, len(SHAPES), 2)
-    result = Windows(
-        np.array(dioptres), values[..., 0], values[..., 1], np.full(len(dioptres), frame)
-    )
-    explained = np.isfinite(result.sigma_px).any(axis=1)
     return Windows(
-        result.dioptre[explained],
-        result.sigma_px[explained],
-        result.unexplained[explained],
-        result.frame[explained],
+        np.array(dioptres), values[..., 0], values[..., 1], np.full(len(dioptres), frame)
     )
 
 

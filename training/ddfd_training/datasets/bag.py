@@ -11,7 +11,7 @@ import numpy as np
 
 from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
-from ddfd_ros.core.topic_names import is_answer, is_colour
+from ddfd_ros.core.topic_names import is_answer, is_colour, likeliest_camera
 from ddfd_training.datasets.bag_reader import COMPRESSED, IMAGE, INFO, BagReader, Stamp
 from ddfd_training.datasets.base import RgbdDataset, RgbdSample, part_of_recording
 from ddfd_training.datasets.pairing import pair_nearest
@@ -106,7 +106,7 @@ class Bag(RgbdDataset):
                     f"{'image' if what == 'colour' else 'depth'}_topic"
                 )
         return (
-            image or min(colours, key=lambda topic: (-counts[topic], topic)),
+            image or likeliest_camera(counts),
             depth or min(registered or depths, key=lambda t: (is_answer(t), -counts[t], t)),
         )
 
