@@ -30,7 +30,7 @@ class D3Net(ImageNetwork):
         super().__init__()
         check_choice("heads", heads, ("depth",))
         self.encoder = DenseEncoder(stem, bridge)
-        self.depth_decoder = Decoder(1, dropout)
+        self.depth_decoder = Decoder(self.encoder, 1, dropout)
 
     def forward_aligned(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """``[N, 3, H, W]`` -> ``depth_m [N, 1, H, W]``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ddfd_ros.model.encoders import DenseEncoder
+from ddfd_ros.model.encoders import DenseEncoder, scaled_channels
 
 BLOCK_CHANNELS = (512, 256, 128, 64, 64)
 """Output channels of the blocks, from 1/16 of the size to the full size."""
@@ -41,27 +41,32 @@ class Decoder(nn.Module):
     """Five blocks over the encoder's levels and a last 3x3 convolution, linear.
 
     Args:
+        encoder: Whose levels are decoded.
         channels_out: Channels of the answer: 1 for depth, 3 for an image.
         dropout: Probability in the first two blocks, 0 for none.
+        width: Factor for the blocks' channels; 1 is the paper's.
 
     Raises:
-        ValueError: ``dropout`` is not a probability below 1.
+        ValueError: ``dropout`` is not a probability below 1, or ``width`` is not in (0, 1].
     """
 
-    def __init__(self, channels_out: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, encoder: DenseEncoder, channels_out: int, dropout: float = 0.0, width: float = 1.0
+    ) -> None:
         super().__init__()
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout!r}")
         # The coarsest block has no skip; the skips join the others from coarse to fine.
-        skips = (0, *reversed(DenseEncoder.skip_channels))
-        before = (DenseEncoder.out_channels, *BLOCK_CHANNELS[:-1])
+        skips = (0, *reversed(encoder.skip_channels))
+        channels = [scaled_channels(count, width) for count in BLOCK_CHANNELS]
+        before = (encoder.out_channels, *channels[:-1])
         self.blocks = nn.ModuleList(
-            DecoderBlock(skip + below, width, dropout if number < DROPOUT_BLOCKS else 0.0)
-            for number, (skip, below, width) in enumerate(
-                zip(skips, before, BLOCK_CHANNELS, strict=True)
+            DecoderBlock(skip + below, count, dropout if number < DROPOUT_BLOCKS else 0.0)
+            for number, (skip, below, count) in enumerate(
+                zip(skips, before, channels, strict=True)
             )
         )
-        self.last = nn.Conv2d(BLOCK_CHANNELS[-1], channels_out, 3, padding=1, bias=False)
+        self.last = nn.Conv2d(channels[-1], channels_out, 3, padding=1, bias=False)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, 0.0, INITIAL_STD)

@@ -26,22 +26,36 @@ GROWTH = 32
 BOTTLENECK = 4
 STEM_CHANNELS = 64
 LEAK = 0.2
+CHANNELS_MULTIPLE = 8
+IMAGENET_CHANNELS = 1024
+"""At the end of torchvision's DenseNet-121, and of the paper's encoder."""
 STEMS: dict[int, int] = {3: 1, 7: 3}
 """Kernel size of the stem's first convolution -> its padding (3: D3-Net; 7: an older variant)."""
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """The paper's ``channels`` times ``width``, in whole eights, which matrix units like best.
+
+    Raises:
+        ValueError: ``width`` is not in (0, 1].
+    """
+    if not 0.0 < width <= 1.0:
+        raise ValueError(f"width: expected above 0 and at most 1, the paper's, got {width!r}")
+    return max(1, round(channels * width / CHANNELS_MULTIPLE)) * CHANNELS_MULTIPLE
 
 
 class DenseLayer(nn.Module):
     """BN-ReLU-conv 1x1-BN-ReLU-conv 3x3; the answer is appended to the input's channels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, growth: int = GROWTH) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(channels)
-        self.conv1 = nn.Conv2d(channels, BOTTLENECK * GROWTH, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(BOTTLENECK * GROWTH)
-        self.conv2 = nn.Conv2d(BOTTLENECK * GROWTH, GROWTH, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(channels, BOTTLENECK * growth, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(BOTTLENECK * growth)
+        self.conv2 = nn.Conv2d(BOTTLENECK * growth, growth, 3, padding=1, bias=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """``[N, C, H, W]`` -> ``[N, C + 32, H, W]``."""
+        """``[N, C, H, W]`` -> ``[N, C + growth, H, W]``."""
         new = self.conv1(torch.relu(self.norm1(features)))
         new = self.conv2(torch.relu(self.norm2(new)))
         return torch.cat((features, new), dim=1)
@@ -67,18 +81,21 @@ class DenseEncoder(nn.Module):
         stem: Side of the first convolution's kernel, 3 or 7.
         bridge: What follows the last batch norm: ``linear`` nothing, ``leaky`` a leaky ReLU as in
             public code of this family.
+        width: Factor for stem and growth; 1 is the paper's.
+
+    Attributes:
+        skip_channels: Channels of the skips at 1/2, 1/4, 1/8 and 1/16 of the input's size; 64,
+            128, 256 and 512 at full width.
+        out_channels: Channels at 1/32 of the size; 1024 at full width.
     """
 
-    skip_channels: tuple[int, ...] = (64, 128, 256, 512)
-    """Channels of the skips at 1/2, 1/4, 1/8 and 1/16 of the input's size."""
-
-    out_channels: int = 1024
-
-    def __init__(self, stem: int = 3, bridge: str = "linear") -> None:
+    def __init__(self, stem: int = 3, bridge: str = "linear", width: float = 1.0) -> None:
         super().__init__()
         check_choice("stem", stem, tuple(STEMS))
         check_choice("bridge", bridge, ("linear", "leaky"))
-        channels = STEM_CHANNELS
+        channels = scaled_channels(STEM_CHANNELS, width)
+        growth = scaled_channels(GROWTH, width)
+        skips = [channels]
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             conv0=nn.Conv2d(3, channels, stem, stride=2, padding=STEMS[stem], bias=False),
             norm0=nn.BatchNorm2d(channels),
@@ -88,12 +105,15 @@ class DenseEncoder(nn.Module):
         for number, count in enumerate(BLOCK_LAYERS, start=1):
             block = nn.Sequential()
             for index in range(count):
-                block.add_module(f"denselayer{index + 1}", DenseLayer(channels + index * GROWTH))
+                layer = DenseLayer(channels + index * growth, growth)
+                block.add_module(f"denselayer{index + 1}", layer)
             layers[f"denseblock{number}"] = block
-            channels += count * GROWTH
+            channels += count * growth
             if number < len(BLOCK_LAYERS):
                 layers[f"transition{number}"] = Transition(channels)
                 channels //= 2
+                skips.append(channels)
+        self.skip_channels, self.out_channels = tuple(skips), channels
         layers["norm5"] = nn.BatchNorm2d(channels)
         # A dictionary, not a Sequential: the order of the calls, with the skips, is in forward.
         self.features = nn.ModuleDict(layers)
@@ -120,8 +140,8 @@ class DenseEncoder(nn.Module):
             lens: What they tell, ``[N, 2]`` or ``[1, 2]``.
 
         Returns:
-            Features from fine to coarse: 64 channels at 1/2 of the size, 128 at 1/4, 256 at 1/8,
-            512 at 1/16 (the skips) and 1024 at 1/32.
+            Features from fine to coarse, ``skip_channels`` and ``out_channels``: at full width 64
+            channels at 1/2 of the size, 128 at 1/4, 256 at 1/8, 512 at 1/16 and 1024 at 1/32.
         """
         layers = self.features
         features = self.stem_activation(layers["norm0"](layers["conv0"](image)))
@@ -210,8 +230,15 @@ def load_imagenet_state(
         source: Where it comes from, for the message.
 
     Raises:
-        ModelLoadError: Less than half of the tensors match.
+        ModelLoadError: The encoder is thinner than the paper's, or less than half of the tensors
+            match.
     """
+    if encoder.out_channels != IMAGENET_CHANNELS:
+        raise ModelLoadError(
+            f"{source}: expected a network of full width to start from ImageNet weights, got one "
+            f"with {encoder.out_channels} of {IMAGENET_CHANNELS} channels at its end; leave out "
+            "the network's option width, or network.imagenet"
+        )
     found = {_current_name(key): value for key, value in found.items()}
     wanted = encoder.state_dict()
     shared = [key for key in wanted if key in found]

@@ -95,9 +95,9 @@ class SelfSupervised(ImageNetwork):
                 SharpDecoder(widths, sharp_width, sharp_blocks) if heads != "depth" else None
             )
         else:
-            self.encoder = DenseEncoder(stem)
-            self.map_decoder = Decoder(1, dropout) if heads != "sharp" else None
-            self.sharp_decoder = Decoder(3, dropout) if heads != "depth" else None
+            self.encoder = dense = DenseEncoder(stem)
+            self.map_decoder = Decoder(dense, 1, dropout) if heads != "sharp" else None
+            self.sharp_decoder = Decoder(dense, 3, dropout) if heads != "depth" else None
 
     def forward_aligned(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Answer images ``[N,3,H,W]`` in [0,1], H and W multiples of 32.

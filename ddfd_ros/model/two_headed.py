@@ -7,6 +7,8 @@ turns both into metres (``ddfd_ros.model.blur_space``).
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
@@ -22,7 +24,8 @@ class TwoHeaded(LensNetwork):
     """One encoder and two unshared decoders (Nazir 2022, section 3, figure 1).
 
     41,414,400 parameters with the 3x3 stem, 41,422,080 with the 7x7 stem; 576 more for a second
-    map with ``answer: blur``, and 60,768 more with ``lens_input``.
+    map with ``answer: blur``, and 60,768 more with ``lens_input``. Parameters and operations go
+    with the square of ``width``.
 
     Args:
         heads: ``both``, ``depth`` or ``sharp``; the decoder of a head left out does not exist.
@@ -38,6 +41,7 @@ class TwoHeaded(LensNetwork):
             meant when none is given.
         depth_range_m: ``blur``: nearest and farthest depth that is answered, in metres.
         lens_input: ``blur``: take the lens beside the image, so that one network serves any lens.
+        width: Factor for all channels, above 0; 1 is the paper's, less is for small machines.
 
     Raises:
         ValueError: An option has a value that does not exist, the depth range is empty or not
@@ -55,6 +59,7 @@ class TwoHeaded(LensNetwork):
         lens: LensConfig = LENS_PRESETS["nyu-8m"],
         depth_range_m: tuple[float, float] = (0.5, 10.0),
         lens_input: bool = False,
+        width: float = 1.0,
     ) -> None:
         super().__init__(lens, depth_range_m, lens_input)
         check_choice("heads", heads, HEAD_CHOICES)
@@ -66,12 +71,13 @@ class TwoHeaded(LensNetwork):
                 f"lens_input: expected answer 'blur' with it, got {answer!r}; metres that were "
                 "learnt belong to one lens"
             )
-        self.encoder = DenseEncoder(stem, bridge)
+        self.encoder = DenseEncoder(stem, bridge, width)
         maps = self.maps if self.reads_blur else 1
-        self.depth_decoder = Decoder(maps, dropout) if heads != "sharp" else None
-        self.sharp_decoder = Decoder(3, dropout) if heads != "depth" else None
+        decoder = partial(Decoder, self.encoder, dropout=dropout, width=width)
+        self.depth_decoder = decoder(maps) if heads != "sharp" else None
+        self.sharp_decoder = decoder(3) if heads != "depth" else None
         self.tanh_join = input_join == "tanh"
-        self.conditions = self._conditions(DenseEncoder.skip_channels[1:])
+        self.conditions = self._conditions(self.encoder.skip_channels[1:])
 
     def forward_aligned(
         self, image: torch.Tensor, lens: torch.Tensor | None = None

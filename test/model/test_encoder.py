@@ -8,7 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from ddfd_ros.core.errors import ModelLoadError
-from ddfd_ros.model.encoders import DenseEncoder, DenseLayer, load_imagenet_weights
+from ddfd_ros.model.encoders import (
+    DenseEncoder,
+    DenseLayer,
+    load_imagenet_state,
+    load_imagenet_weights,
+)
 
 LAYERS = (6, 12, 24, 16)  # Huang 2017, table 1, DenseNet-121
 PREFIX = "features."
@@ -209,6 +214,12 @@ def test_the_small_stem_keeps_its_initial_values(tmp_path):
     assert len(report.matched) == 724  # torchvision's 727 tensors but the stem and the classifier
     assert torch.equal(encoder.features["conv0"].weight, stem)
     assert str(report).startswith("encoder: 724 of 731 tensors matched")
+
+
+def test_imagenet_weights_do_not_fit_a_thinner_encoder():
+    weights = DenseEncoder().state_dict()
+    with pytest.raises(ModelLoadError, match=r"of full width .* got one with 512 of 1024"):
+        load_imagenet_state(DenseEncoder(width=0.5), weights, "densenet121.pth")
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path):

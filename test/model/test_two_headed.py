@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddfd_ros.core.errors import ContractError
 from ddfd_ros.model import build_network
 
 WIDTHS = ((1024, 512), (1024, 256), (512, 128), (256, 64), (128, 64))  # FACTS, in -> out
@@ -60,6 +61,26 @@ ANY_LENS = {"answer": "blur", "lens_input": True}
 )
 def test_parameter_counts_are_the_papers(name, options, expected):
     assert count(build_network(name, **options)) == expected
+
+
+def test_all_channels_go_with_the_width():
+    network = build_network("2hded", width=0.5).eval()
+    full = build_network("2hded").state_dict()
+    for name, value in network.state_dict().items():
+        ends = [3, 1]  # of images and depth; all others are halved, as long as eights remain
+        for mine, paper in zip(value.shape[:2], full[name].shape[:2], strict=True):
+            assert mine == paper or mine * 2 == paper, name
+            assert mine != paper or mine in ends or value.ndim == 0, name
+    assert count(network) == 10_378_112
+    answer = network(image(64, 96))
+    assert answer["depth_m"].shape == (1, 1, 64, 96)
+    assert answer["sharp_rgb"].shape == (1, 3, 64, 96)
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0, 1.5])
+def test_a_width_beyond_the_papers_is_refused(width):
+    with pytest.raises(ContractError, match=r"width: expected above 0 and at most 1"):
+        build_network("2hded", width=width)
 
 
 def reference_decoder(decoder, levels):

@@ -1,4 +1,7 @@
-"""Checkpoints to export: a small network and the large one, with batch norms that saw data."""
+"""Checkpoints to export, with batch norms that saw data.
+
+Of 2HDED:NET a quarter of the channels: the same graph, written and read in a tenth of the time.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def lite_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def two_headed_checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("2hded") / "2hded.pt"
-    return make_checkpoint(path, "2hded", ("depth_m", "sharp_rgb"))
+    return make_checkpoint(path, "2hded", ("depth_m", "sharp_rgb"), width=0.25)
 
 
 @pytest.fixture(scope="session", params=["ddfd-lite", "2hded"])
@@ -49,5 +52,5 @@ def any_lens_checkpoint(tmp_path_factory, request):
     """Networks that take their lens beside the image."""
     path = tmp_path_factory.mktemp("any") / "any.pt"
     outputs = ("depth_m", "sigma_m", "sharp_rgb", "defocus_px")
-    form = {"answer": "blur"} if request.param == "2hded" else {}
+    form = {"answer": "blur", "width": 0.25} if request.param == "2hded" else {}
     return make_checkpoint(path, request.param, outputs, lens="nyu-8m", lens_input=True, **form)

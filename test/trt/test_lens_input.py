@@ -39,7 +39,7 @@ def files(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("lens")
     torch.manual_seed(5)
     options = {"lens": "nyu-8m", "lens_input": True}
-    options |= {"answer": "blur"} if name == "2hded" else {}
+    options |= {"answer": "blur", "width": 0.25} if name == "2hded" else {}
     network = build_network(name, **options)
     last = network.depth_decoder.last if name == "2hded" else network.depth_decoder.out
     with torch.no_grad():
