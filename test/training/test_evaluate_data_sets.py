@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_training.datasets.sample import DepthOrder
 from ddfd_training.evaluate import evaluate
 from ddfd_training.evaluate_data import (
@@ -19,6 +21,7 @@ from ddfd_training.evaluate_data import (
     split_of,
 )
 from ddfd_training.evaluate_truths import is_ordered_wrongly, rank_correlation, separation
+from ddfd_training.sources import PINHOLE_F_NUMBER
 
 
 def write(path: Path, image: np.ndarray) -> None:
@@ -96,6 +99,16 @@ def test_blur_masks_and_maps(tmp_path: Path):
     truths = evaluate(Answer(defocus_px=0.4 * rows + 1.5), syndof)["other_truths"]
     assert truths["defocus_mae_px"] == pytest.approx(0.5, abs=1e-5)
     assert truths["defocus_rank_correlation"] == pytest.approx(1.0)
+
+
+def test_photographs_are_not_shown_as_sharp_images(tmp_path: Path):
+    """They were shown as they are, and the errors filed as those of sharp images."""
+    image = np.full((8, 8, 3), 90, np.uint8)
+    for name in ("rgb", "sharp"):
+        write(tmp_path / name / "a.png", image)
+    pinhole = replace(LENS_PRESETS["nyu-8m"], f_number=PINHOLE_F_NUMBER)
+    with pytest.raises(DatasetError, match="--input: expected auto with folder, whose photo"):
+        open_evaluation_set(DataOptions("folder", str(tmp_path), lens=pinhole))
 
 
 def test_separation_is_the_area_under_the_roc_curve():

@@ -17,13 +17,14 @@ from ddfd_ros.core.sharpness import missing_px, sigma_at_scale
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_ros.model import build_network
 from ddfd_ros.model.checkpoint import save_checkpoint
+from ddfd_training.datasets.rgbd_folder import RgbdFolder
 from ddfd_training.datasets.sample import RgbdSample
 from ddfd_training.datasets.synthetic_scenes import TEST_SEED
 from ddfd_training.evaluate_arguments import build_parser
 from ddfd_training.evaluate_cli import _blurred_by, _missing_sharpness
 from ddfd_training.evaluate_cli import main as evaluate_main
-from ddfd_training.evaluate_data import DataOptions
-from ddfd_training.evaluate_items import Item
+from ddfd_training.evaluate_data import DataOptions, EvaluationSet, open_evaluation_set
+from ddfd_training.evaluate_items import Item, Rendered
 from ddfd_training.lens_draws import lens_of
 from ddfd_training.lens_scores.scores import by_blur, by_distance, overall, swapped
 from ddfd_training.lens_scores.shots import STRESS, Pixels, texture
@@ -173,6 +174,39 @@ def test_evaluation_tells_the_lens_of_what_the_network_sees(any_lens_model, tmp_
     assert report["data"]["size"] == [32, 48]
 
 
+def test_evaluation_refuses_to_tell_a_lens_of_sharp_images(any_lens_model, tmp_path, capsys):
+    for lens in ((), ("--lens", "nyu-8m")):
+        with pytest.raises(AssertionError, match="--input: expected auto with a model that is"):
+            _told(any_lens_model, tmp_path, capsys, "--input", "sharp", *lens)
+
+
+def test_evaluation_opens_a_set_once_and_prepares_each_image_once(
+    any_lens_model, tmp_path, capsys, monkeypatch
+):
+    """Also where a calibration needs the size of its frames, and ``--size`` that of its images."""
+    opened, read = [], []
+    listed, prepared = RgbdFolder._pair, Rendered.read
+
+    def pair(self):
+        opened.append(self.root)
+        return listed(self)
+
+    def prepare(self, index):
+        read.append(index)
+        return prepared(self, index)
+
+    monkeypatch.setattr(RgbdFolder, "_pair", pair)
+    monkeypatch.setattr(Rendered, "read", prepare)
+    file = tmp_path / "lens.yaml"
+    measured = LensCalibration(lens_of(10.0, 2.0), 96, 64, True, sigma_0_px=0.6)
+    file.write_text(yaml.safe_dump(measured.to_dict()))
+    words = ("--lens", str(file), "--soften", str(file), "--size", "32", "48")
+    told, _ = _told(any_lens_model, tmp_path, capsys, *words)
+    assert told.px_per_dioptre == pytest.approx(5.0)
+    assert len(opened) == 1
+    assert read == [0]
+
+
 @pytest.mark.parametrize("lens", [(), ("--lens", "nyu-8m")])
 def test_images_are_softened_for_the_size_at_which_the_network_sees_them(
     any_lens_model, tmp_path, capsys, lens
@@ -282,25 +316,29 @@ def test_images_are_softened_as_the_calibration_says(tmp_path):
     frame, depth_mm = np.zeros((240, 320, 3), np.uint8), np.full((240, 320), 1000, np.uint16)
     cv2.imwrite(str(recording / "rgb" / "a.png"), frame)
     cv2.imwrite(str(recording / "depth" / "a.png"), depth_mm)
-    options = DataOptions("folder", str(recording))
+
+    def items() -> EvaluationSet:
+        cache = str(tmp_path / "cache")
+        return open_evaluation_set(DataOptions("folder", str(recording), cache=cache))
+
     camera = parser.parse_args([*words, str(file)]).soften
     expected_px = missing_px(0.7, sigma_at_scale(0.4, 0.5))
-    assert _missing_sharpness(camera, contract, options, 1.0) == pytest.approx(expected_px)
-    assert _missing_sharpness(camera, contract, options, 2.0) == pytest.approx(
+    assert _missing_sharpness(camera, contract, items(), 1.0) == pytest.approx(expected_px)
+    assert _missing_sharpness(camera, contract, items(), 2.0) == pytest.approx(
         missing_px(0.7, 0.4)
     )
     # Images that were cut have the whole frames' pixels.
     report = {"registered": True, "frame_px": [480, 640]}
     (recording / "registration.json").write_text(json.dumps(report))
-    assert _missing_sharpness(camera, contract, options, 1.0) == pytest.approx(
+    assert _missing_sharpness(camera, contract, items(), 1.0) == pytest.approx(
         missing_px(0.7, 0.4)
     )
     unknown = replace(contract, sigma_0_px=0.0)
-    assert _missing_sharpness(camera, unknown, options, 1.0) == 0.0
-    assert _missing_sharpness(0.6, unknown, options, 1.0) == 0.6
+    assert _missing_sharpness(camera, unknown, items(), 1.0) == 0.0
+    assert _missing_sharpness(0.6, unknown, items(), 1.0) == 0.6
     (recording / "registration.json").write_text(json.dumps(report | {"frame_px": [480, 480]}))
     with pytest.raises(LensCalibrationError, match="shape 640x480, got 480x480"):
-        _missing_sharpness(camera, contract, options, 1.0)
+        _missing_sharpness(camera, contract, items(), 1.0)
     for wrong in ("soft", "-1", str(tmp_path / "none.yaml")):
         with pytest.raises(SystemExit):
             parser.parse_args([*words, wrong])

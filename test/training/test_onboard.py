@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import cv2
@@ -51,6 +52,18 @@ def test_without_depth_the_side_follows_from_the_focus(focus_m, side):
     assert config.network.options["side"] == side
     with pytest.raises(OnboardError, match="--init"):
         recipe(Job(pairs="somewhere", init="a.pt"), measured)
+
+
+def test_pairs_whose_small_aperture_blurs_too_are_both_made_from_the_network_s_own_image():
+    job = Job(pairs="somewhere", sharp_ratio=0.35)
+    options = stages_of(recipe(job, MEASURED))[-1].loss.options
+    assert (options["sharp"], options["narrow_ratio"]) == ("network", 0.35)
+    assert "sharp" not in stages_of(recipe(replace(job, sharp_ratio=0), MEASURED))[-1].loss.options
+    for wrong in (-0.1, 1.0, math.nan):
+        with pytest.raises(OnboardError, match="--sharp-ratio: expected 0 to below 1"):
+            recipe(replace(job, sharp_ratio=wrong), MEASURED)
+    with pytest.raises(OnboardError, match="--sharp-ratio: expected --pairs beside it"):
+        recipe(replace(job, pairs="", natural="mine"), MEASURED)
 
 
 @pytest.mark.parametrize("kind", ["natural", "pairs"])
@@ -109,7 +122,8 @@ def test_a_prepared_folder_is_taken_as_the_part_that_it_is(tmp_path, monkeypatch
     (tmp_path / "mine" / "registration.json").write_text(json.dumps(report))
     (tmp_path / "lens.yaml").write_text(yaml.safe_dump(MEASURED.to_dict()))
     words = [str(tmp_path / "lens.yaml"), "--out", str(tmp_path / "out"), "--width", "80"]
-    assert main([*words, option, str(tmp_path / "mine")]) == 2  # nothing was trained
+    ratio = ["--sharp-ratio", "0.35"] if option == "--pairs" else []
+    assert main([*words, option, str(tmp_path / "mine"), *ratio]) == 2  # nothing was trained
     source = yaml.safe_load((tmp_path / "out" / "mine.yaml").read_text())["data"]["sources"][-1]
     assert source["size"] == [40, 50]
     own = LensConfig(**source["options"]["lens"])

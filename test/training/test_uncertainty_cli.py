@@ -137,6 +137,16 @@ def test_photographs_through_an_unnamed_lens_are_refused(recording, tmp_path, ca
     assert "expected the lens of these photographs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("lens", [(), ("--lens", "nyu-2m")])
+def test_sharp_images_are_none_by_a_lens_that_a_network_knows(
+    recording, tmp_path, capsys, lens
+) -> None:
+    weights = _save_for_any_lens(tmp_path / "any.pt")
+    words = ["--checkpoint", str(weights), "--input", "sharp", *lens]
+    assert uncertainty_cli.main(arguments(recording, tmp_path / "out", *words)) == 2
+    assert "--input: expected auto with a model that is told" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [("--size", "32", "48"), ("--soften", "0.5")])
 def test_what_would_be_ignored_is_no_option(recording, tmp_path, words) -> None:
     with pytest.raises(SystemExit):

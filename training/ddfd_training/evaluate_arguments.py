@@ -15,8 +15,9 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training.config import TrainConfig, load_config, root_of
+from ddfd_training.datasets.base import RgbdDataset
 from ddfd_training.datasets.registry import DATASETS
-from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions, frame_size
+from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions, open_test_data
 from ddfd_training.lens_argument import HELP as LENS_HELP
 from ddfd_training.lens_argument import lens_at, parse_lens, parse_sharpness
 from ddfd_training.metrics_lpips import BACKBONES
@@ -194,16 +195,18 @@ def data_options(
     )
 
 
-def size_lens(arguments: argparse.Namespace) -> None:
-    """Set a lens that was given as a calibration to what it is at the size of the set's images.
+def open_data(arguments: argparse.Namespace) -> RgbdDataset:
+    """The data set asked for; a lens given as a calibration becomes what it is at its size.
 
     Raises:
         DdfdError: The set cannot be opened, or its images have another shape than those that the
             lens was calibrated with.
     """
+    dataset = open_test_data(data_options(arguments, None))
     if isinstance(arguments.lens, LensCalibration):
-        height, width = frame_size(data_options(arguments, None))
+        height, width = dataset.frame_size()
         arguments.lens = lens_at(arguments.lens, width, height)
+    return dataset
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -34,12 +34,11 @@ from ddfd_training.evaluate_arguments import (
     build_parser,
     data_options,
     fill_from_recipe,
-    size_lens,
+    open_data,
 )
 from ddfd_training.evaluate_data import (
     DataOptions,
     EvaluationSet,
-    frame_size,
     mean_training_depth_m,
     open_evaluation_set,
     told_lens,
@@ -97,13 +96,13 @@ def _network_scale(arguments: argparse.Namespace, items: EvaluationSet) -> float
     """Size of the images as the network sees them over their own, which ``--size`` changes."""
     if not arguments.size:
         return 1.0
-    return float(arguments.size[1] / next(iter(items)).image_rgb.shape[1])
+    return float(arguments.size[1] / items.image_width())
 
 
 def _missing_sharpness(
     camera: float | LensCalibration,
     contract: ModelContract,
-    options: DataOptions,
+    items: EvaluationSet,
     scale: float,
 ) -> float:
     """Standard deviation of the Gaussian that images are softened by, at the network's size.
@@ -111,7 +110,7 @@ def _missing_sharpness(
     Args:
         camera: The deviation itself, or what the camera's sharpness was measured as.
         contract: Says how sharp the model's training pictures were.
-        options: Of the data set.
+        items: The set.
         scale: Width of the images as the network sees them over that of the set's own.
 
     Raises:
@@ -119,7 +118,7 @@ def _missing_sharpness(
     """
     if not isinstance(camera, LensCalibration):
         return camera
-    height, width = (round(scale * side) for side in frame_size(options))
+    height, width = (round(scale * side) for side in items.dataset.frame_size())
     return missing_px(contract.sigma_0_px, camera.sigma_0_for(width, height))
 
 
@@ -149,7 +148,6 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     given = arguments.lens is not None
     recipe = fill_from_recipe(arguments) if arguments.config else None
-    size_lens(arguments)
     fetch = arguments.lpips_weights == "download"
     weights = None if fetch else arguments.lpips_weights
     lpips = Lpips(arguments.lpips, weights, download=fetch) if arguments.lpips else None
@@ -163,9 +161,10 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         path, runtime, threads=arguments.threads, precision=arguments.precision
     ) as backend:
         lens = backend.contract.lens
+        dataset = open_data(arguments)
         # The lens of a recipe or a model is that of what the network sees, not of larger images.
         options = data_options(arguments, lens, () if given else arguments.size or ())
-        items = open_evaluation_set(options)
+        items = open_evaluation_set(options, dataset)
         asked: Iterable[Item] = items
         network_scale = _network_scale(arguments, items)
         told = takes_any_lens(backend.contract)
@@ -204,7 +203,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         )
         # Sharp images may have been brought to the network's size before they were rendered.
         seen_scale = network_scale * items.scale
-        soften_px = _missing_sharpness(arguments.soften, backend.contract, options, seen_scale)
+        soften_px = _missing_sharpness(arguments.soften, backend.contract, items, seen_scale)
         _say_if_not_softened(arguments.soften, soften_px, console)
         model = Softened(answering, soften_px) if soften_px else answering
         if arguments.size:

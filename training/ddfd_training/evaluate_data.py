@@ -73,6 +73,7 @@ class EvaluationSet:
     """Items one after the other, and a description of how they came about.
 
     Attributes:
+        dataset: What they are made of.
         description: For the report: data set, lens, clip, preparation.
         sensor_range_m: Errors up to this depth are reported separately, or ``None``.
         scale: Width of the images over that of the data set's own, which ``size`` changes.
@@ -82,13 +83,14 @@ class EvaluationSet:
         self,
         items: Sequence[Item],
         description: dict[str, Any],
-        sensor_range_m: float | None = None,
+        dataset: RgbdDataset,
         scale: float = 1.0,
     ) -> None:
         self._items = items
         self.scale = scale
         self.description = description
-        self.sensor_range_m = sensor_range_m
+        self.dataset = dataset
+        self.sensor_range_m = dataset.sensor_range_m
 
     def __len__(self) -> int:
         """Number of items."""
@@ -99,22 +101,33 @@ class EvaluationSet:
         """Whether the simulated lens took the images."""
         return "lens" in self.description
 
+    def image_width(self) -> int:
+        """Width of the first image in pixels, known without preparing it."""
+        return round(self.scale * self.dataset[0].depth_m.shape[1])
+
     def __iter__(self) -> Iterator[Item]:
         """The items, prepared when asked for."""
         return (self._items[index] for index in range(len(self._items)))
 
 
-def open_evaluation_set(options: DataOptions) -> EvaluationSet:
+def open_evaluation_set(options: DataOptions, dataset: RgbdDataset | None = None) -> EvaluationSet:
     """Prepare the images that ``options`` name; rendering shows its own progress bar.
 
+    Args:
+        options: Which images, and how they are prepared.
+        dataset: What ``open_test_data`` gave for them; ``None`` opens it.
+
     Raises:
-        DatasetError: Unknown data set or options, or a folder that is not as expected.
+        DatasetError: Unknown data set or options, a folder that is not as expected, or sharp
+            images asked for of a set of photographs.
     """
     if options.exposure not in EXPOSURES:
         raise DatasetError(
             f"exposure: expected one of {', '.join(EXPOSURES)}, got {options.exposure!r}"
         )
-    dataset = _open(options, split := split_of(options))
+    split = split_of(options)
+    if dataset is None:
+        dataset = open_test_data(options)
     description: dict[str, Any] = {"name": options.data, "root": Path(options.root).name}
     if split != "all":
         description["split"] = split
@@ -122,6 +135,11 @@ def open_evaluation_set(options: DataOptions) -> EvaluationSet:
         description["options"] = dict(options.options)
     if dataset.blur == "rendered":
         return _rendered(dataset, options, description)
+    if options.lens.f_number >= PINHOLE_F_NUMBER:
+        raise DatasetError(
+            f"--input: expected auto with {options.data}, whose photographs are shown as they "
+            "are, got sharp; leave --input out"
+        )
     # At N 8 the input is its own companion.
     registered = dataset.registered or options.aperture == "N8"
     exposure = options.exposure
@@ -134,16 +152,16 @@ def open_evaluation_set(options: DataOptions) -> EvaluationSet:
         description["pair"] = dataset.pairing
     samples = EightBitInput(First(dataset, options.limit))
     items = Natural(samples, exposure, registered=registered, defocus_unit=dataset.defocus_unit)
-    return EvaluationSet(items, description, dataset.sensor_range_m)
+    return EvaluationSet(items, description, dataset)
 
 
-def frame_size(options: DataOptions) -> tuple[int, int]:
-    """Height and width of the whole frames of the set that ``options`` name.
+def open_test_data(options: DataOptions) -> RgbdDataset:
+    """The data set that ``options`` name, of the split to test on.
 
     Raises:
         DatasetError: As for ``open_evaluation_set``.
     """
-    return _open(options, split_of(options)).frame_size()
+    return _open(options, split_of(options))
 
 
 def told_lens(options: DataOptions, items: EvaluationSet, *, given: bool) -> LensConfig:
@@ -158,9 +176,15 @@ def told_lens(options: DataOptions, items: EvaluationSet, *, given: bool) -> Len
         given: Whether the user has said which lens it is.
 
     Raises:
-        DdfdError: They are photographs through a lens that nobody has named.
+        DdfdError: They are sharp (``--input sharp``), or photographs through a lens that nobody
+            has named.
     """
-    if items.rendered and options.lens.f_number < PINHOLE_F_NUMBER:
+    if options.lens.f_number >= PINHOLE_F_NUMBER:
+        raise DdfdError(
+            "--input: expected auto with a model that is told the lens, since none of its lenses "
+            "leaves everything sharp, got sharp; leave --input out, or take a model for one lens"
+        )
+    if items.rendered:
         return options.lens.spread_as(options.rendering.options.spread_per_diameter)
     if not given:
         raise DdfdError(
@@ -212,7 +236,7 @@ def _rendered(
     if options.size:
         description["size"] = list(options.size)
     scale = options.size[1] / dataset[0].depth_m.shape[1] if options.size else 1.0
-    return EvaluationSet(items, description, dataset.sensor_range_m, scale)
+    return EvaluationSet(items, description, dataset, scale)
 
 
 def _in_words(options: RenderOptions) -> str:

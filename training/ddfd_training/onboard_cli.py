@@ -5,7 +5,8 @@
 renders the data through your lens, fine-tunes, exports, checks the export, measures, and leaves in
 --out: the model (.onnx), its report, and the node's parameters. Interrupted, it goes on where it
 was when run again. Without depth, but with pairs of a wide and a small aperture (rgb/ and sharp/
-with the same names): --pairs FOLDER.
+with the same names): --pairs FOLDER, and --sharp-ratio with the quotient of both f-numbers where
+the small aperture blurs too: f/2.8 beside f/8 is 0.35.
 """
 
 from __future__ import annotations
@@ -67,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
         "--pairs", default="", help="folder with rgb/ and sharp/: learn without depth"
     )
     parser.add_argument(
+        "--sharp-ratio",
+        type=float,
+        default=usual.sharp_ratio,
+        metavar="R",
+        help="of --pairs: blur in sharp/ over that in rgb/; 0: they have none",
+    )
+    parser.add_argument(
         "--init", default="", help="weights to start from (.pt), or name of a shipped model"
     )
     parser.add_argument("--steps", type=int, default=usual.steps)
@@ -99,6 +107,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         split=arguments.split,
         scenes=arguments.scenes,
         pairs=arguments.pairs,
+        sharp_ratio=arguments.sharp_ratio,
         natural=arguments.natural,
         width=arguments.width,
         init=init,

@@ -43,6 +43,8 @@ class Job:
         split: Its split for training.
         scenes: Number of scenes of ``synthetic``.
         pairs: Folder with rgb/ and sharp/ for training without depth; empty: with truth.
+        sharp_ratio: Blur in the ``sharp/`` of ``pairs`` over that in its ``rgb/``, the ratio of
+            f-numbers; 0: they have none.
         natural: Folder with rgb/, sharp/ and depth/ of this very camera, trained on beside; or
             empty.
         recording: Sizes of the pictures in ``pairs`` or ``natural``; None: the calibration's.
@@ -59,6 +61,7 @@ class Job:
     split: str = "train"
     scenes: int = 200
     pairs: str = ""
+    sharp_ratio: float = 0.0
     natural: str = ""
     recording: Recording | None = None
     width: int = 0
@@ -119,8 +122,19 @@ def recipe(job: Job, calibration: LensCalibration) -> dict[str, Any]:
     """Plain values of the recipe.
 
     Raises:
-        OnboardError: The lens is none that can be trained for.
+        OnboardError: Settings of the job that do not go together.
+        LensCalibrationError: A recording's frames have another shape than the calibration's.
     """
+    if job.sharp_ratio and not job.pairs:
+        raise OnboardError(
+            "--sharp-ratio: expected --pairs beside it, whose sharp/ has that share of the blur, "
+            "got none; leave it out"
+        )
+    if not 0 <= job.sharp_ratio < 1:
+        raise OnboardError(
+            f"--sharp-ratio: expected 0 to below 1, got {job.sharp_ratio:g}; it is the f-number "
+            "of the wide aperture over that of the small one"
+        )
     lens = working_lens(calibration, job.width)
     common = {
         "name": job.name,
@@ -177,7 +191,13 @@ def _without_depth(job: Job, lens: LensConfig, calibration: LensCalibration) -> 
             "--init: expected none with --pairs, whose network is built differently, got "
             f"{job.init}"
         )
-    kernel = "gaussian" if calibration.shape == "gaussian" else "disk"
+    # The lens is that of disks which spread as much: sigma is a quarter of its diameter.
+    options: dict[str, Any] = {
+        "kernel": "gaussian" if calibration.shape == "gaussian" else "disk",
+        "sigma_per_diameter": DISK_SIGMA_PER_DIAMETER,
+    }
+    if job.sharp_ratio:
+        options |= {"sharp": "network", "narrow_ratio": job.sharp_ratio}
     return {
         "network": {"name": "2hded-selfsup", "options": {"backbone": "ddfd-lite", "side": side}},
         "data": {
@@ -185,11 +205,7 @@ def _without_depth(job: Job, lens: LensConfig, calibration: LensCalibration) -> 
             "crop_px": 128,
             "batch_size": 8,
         },
-        "loss": {
-            "name": "thesis2023-selfsup",
-            # The lens is that of disks which spread as much: sigma is a quarter of its diameter.
-            "options": {"kernel": kernel, "sigma_per_diameter": DISK_SIGMA_PER_DIAMETER},
-        },
+        "loss": {"name": "thesis2023-selfsup", "options": options},
         "optimizer": {"learning_rate": 2.0e-3, "warmup_steps": 100},
     }
 

@@ -30,7 +30,7 @@ from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.model.blur_space import lens_tensor
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.claims_run import finite
-from ddfd_training.evaluate_arguments import add_data_arguments, data_options, size_lens
+from ddfd_training.evaluate_arguments import add_data_arguments, data_options, open_data
 from ddfd_training.evaluate_data import open_evaluation_set, told_lens
 from ddfd_training.evaluate_items import Item
 from ddfd_training.network_model import to_batch
@@ -104,9 +104,9 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     if arguments.beside:
         other = resolve_model(arguments.beside, ".pt", parameter="--beside")
         beside = load_checkpoint(other)[0].to(arguments.device)
-    size_lens(arguments)
+    dataset = open_data(arguments)
     options = data_options(arguments, contract.lens)
-    items = open_evaluation_set(replace(options, limit=options.limit or 50))
+    items = open_evaluation_set(replace(options, limit=options.limit or 50), dataset)
     lens = None
     if any(_takes_lens(item) for item in (network, beside)):
         lens = told_lens(options, items, given=arguments.lens is not None)

@@ -29,6 +29,7 @@ from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.inputs import (
     MOST_FRAMES,
     BagPictures,
+    evenly,
     folder_camera,
     folder_pictures,
     is_bag,
@@ -89,7 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     camera.add_argument(
         "--topic", default="", help="images in the bag; default: the most frequent"
     )
-    camera.add_argument("--frames", type=int, default=MOST_FRAMES, help="of a bag to look at")
+    camera.add_argument(
+        "--frames",
+        type=int,
+        default=MOST_FRAMES,
+        help="of a bag or an RGB-D folder to look at, at most",
+    )
     camera.add_argument("--sharp", type=Path, help="companions at a small aperture, same names")
     camera.add_argument(
         "--sharp-ratio", type=float, default=0.0, metavar="R", help="their blur over the others'"
@@ -198,8 +204,7 @@ def _from_rgbd(arguments: argparse.Namespace, console: Console) -> None:
     """Calibrate with an RGB-D folder, and write the results."""
     dataset = RgbdFolder(arguments.input)
     nominal = Nominal(arguments.focal / 1e3, arguments.f_number, arguments.pitch / 1e6)
-    step = max(1, len(dataset) // arguments.frames)
-    chosen = range(0, len(dataset), step)
+    chosen = evenly(len(dataset), arguments.frames)
     frames = (dataset[i] for i in chosen)
     result = calibrate_rgbd(
         track(frames, description="matching windows", total=len(chosen), console=console),

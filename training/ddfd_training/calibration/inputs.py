@@ -27,6 +27,12 @@ def is_bag(path: Path) -> bool:
     return path.suffix in _BAG_SUFFIXES or (path / "metadata.yaml").is_file()
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of ``count`` frames by number, evenly spaced from first to last."""
+    places = np.linspace(0, count - 1, min(most, count)).round()
+    return [int(place) for place in places]
+
+
 def is_rgbd(path: Path) -> bool:
     """Whether ``path`` is an RGB-D folder."""
     return (path / "rgb").is_dir() and (path / "depth").is_dir()
@@ -95,8 +101,7 @@ class BagPictures:
             )
         self.topic = topic or likeliest_camera(counts)
         stamps = self.reader.stamps(self.topic)
-        chosen = np.unique(np.linspace(0, len(stamps) - 1, min(most, len(stamps))).round())
-        self.stamps = [stamps[int(i)] for i in chosen]
+        self.stamps = [stamps[i] for i in evenly(len(stamps), most)]
 
     def __len__(self) -> int:
         """How many frames there are."""
