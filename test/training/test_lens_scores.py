@@ -101,9 +101,10 @@ def test_the_stress_set_does_what_its_names_say():
     assert step["no texture"] < step["none"]
 
 
-@pytest.fixture
-def any_lens_model(tmp_path):
+@pytest.fixture(scope="module")
+def any_lens_model(tmp_path_factory):
     """An untrained network for any lens, exported."""
+    folder = tmp_path_factory.mktemp("any")
     torch.manual_seed(0)
     options = {
         "lens": "nyu-8m", "lens_input": True, "heads": "depth",
@@ -116,9 +117,9 @@ def any_lens_model(tmp_path):
         lens_range={"px_per_dioptre": (4.0, 28.0), "focus_distance_m": (0.7, 8.0)},
         sigma_0_px=0.7,
     )  # fmt: skip
-    save_checkpoint(tmp_path / "any.pt", network, "ddfd-lite", options, contract)
-    export_onnx(tmp_path / "any.pt", tmp_path / "any.onnx")
-    return tmp_path / "any.onnx"
+    save_checkpoint(folder / "any.pt", network, "ddfd-lite", options, contract)
+    export_onnx(folder / "any.pt", folder / "any.onnx")
+    return folder / "any.onnx"
 
 
 def test_evaluation_tells_the_model_the_lens_of_the_pictures(any_lens_model, tmp_path, capsys):
