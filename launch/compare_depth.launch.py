@@ -47,6 +47,13 @@ def generate_launch_description() -> launch.LaunchDescription:
             description="Whether to compare although the frame_ids differ",
         ),
         DeclareLaunchArgument(
+            "reference_pixels",
+            default_value="auto",
+            choices=["auto", "raw", "rectified"],
+            description="Whether the reference is a rectified image (P of its camera_info holds) "
+            "or a raw one (K and D); auto: raw if its topic is called image_raw",
+        ),
+        DeclareLaunchArgument(
             "summary_file",
             default_value="",
             description="JSON file for the errors, kept up to date; empty: none",
@@ -112,6 +119,7 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
             {
                 "max_time_difference_s": float(value("max_time_difference")),
                 "assume_registered": value("assume_registered") == "true",
+                "reference_pixels": value("reference_pixels"),
                 "summary_file": value("summary_file"),
                 "use_sim_time": value("use_sim_time") == "true",
             }

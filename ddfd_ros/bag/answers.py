@@ -10,7 +10,12 @@ import numpy as np
 from ddfd_ros.bag.source import CameraInfos
 from ddfd_ros.bag.writing import Topic
 from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
-from ddfd_ros.core.camera_model import correct_camera, unknown_distortion
+from ddfd_ros.core.camera_model import (
+    correct_camera,
+    published_lens,
+    rectified_by_name,
+    unknown_distortion,
+)
 from ddfd_ros.core.compressed import encode_compressed, encoded_format
 from ddfd_ros.core.image_codec import ImageData, decode, encode_depth, encode_mono, encode_rgb
 from ddfd_ros.core.pipeline import Pipeline
@@ -57,6 +62,7 @@ class FrameAnswers:
         namespace: In front of the topics, without a slash at its end.
         infos: What the camera said about itself.
         typestore: Of ``rosbags``.
+        image_topic: Where the images come from.
     """
 
     def __init__(
@@ -68,13 +74,14 @@ class FrameAnswers:
         namespace: str,
         infos: CameraInfos,
         typestore: Any,
+        image_topic: str = "",
     ) -> None:
         self._pipeline = Pipeline(backend, thresholds(parameters), view_options(parameters))
         if points:
             cloud_options(parameters).check_heads(backend.contract.outputs)
         self._parameters, self._heads, self._points = parameters, heads, points
         self._namespace, self._infos, self._store = namespace, infos, typestore
-        self._types = typestore.types
+        self._types, self._image_topic = typestore.types, image_topic
         self._rays = Rays()
         self.problems: dict[str, int] = {}
         self._made: list[str] = []
@@ -106,10 +113,11 @@ class FrameAnswers:
         image = decode(message)
         size = image.shape[0], image.shape[1]
         info = self._infos.at(stamp_ns, parameters.camera_info_match == "stamp")
-        camera, problem = correct_camera(info, *size)
+        camera, problem = correct_camera(info, *size, parameters.input_rectified)
         self._note(problem)
-        if self._points and camera is not None and not parameters.input_rectified:
-            self._note(unknown_distortion(info))
+        if camera is not None and not parameters.input_rectified:
+            self._note(rectified_by_name(self._image_topic, info))
+            self._note(unknown_distortion(info) if self._points else "")
         focal_px = 0.0 if camera is None else camera.k[0]
         self._pipeline.view_options = view_options(parameters, size, focal_px)
         contract = self._pipeline.backend.contract
@@ -210,8 +218,9 @@ class FrameAnswers:
             roi=region,
         )
         if info is not None and camera is not None:
-            message.distortion_model = info.distortion_model
-            message.d, message.r = np.array(info.d, np.float64), np.array(info.r, np.float64)
+            model, d, r = published_lens(info, self._parameters.input_rectified)
+            message.distortion_model = model
+            message.d, message.r = np.array(d, np.float64), np.array(r, np.float64)
             message.k, message.p = np.array(camera.k), np.array(camera.p)
         return bytes(self._store.serialize_cdr(message, _INFO))
 

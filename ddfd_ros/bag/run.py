@@ -141,6 +141,7 @@ class _Conversion:
             f"/{namespace}" if namespace else "",
             infos,
             source.typestore,
+            camera.image,
         )
         self._copied = self._copied_topics()
         answered = self._answers.topics()

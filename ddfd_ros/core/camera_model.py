@@ -6,7 +6,10 @@ Messages are duck-typed: any object with the fields of ``sensor_msgs/CameraInfo`
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from ddfd_ros.core.preprocessing import Intrinsics, crop_intrinsics, scale_intrinsics
 
@@ -19,13 +22,17 @@ _SAME_ASPECT = 0.01
 _PINHOLE_LENGTHS, _FISHEYE_LENGTHS = (4, 5, 8, 12, 14), (4,)
 
 
-def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsics | None, str]:
+def correct_camera(
+    info: Any | None, height: int, width: int, rectified: bool = False
+) -> tuple[Intrinsics | None, str]:
     """The camera of a ``height`` x ``width`` image without region of interest and binning.
 
     Args:
         info: The camera's ``CameraInfo``; None when none has arrived.
         height: Rows of the image in pixels.
         width: Columns of the image in pixels.
+        rectified: Whether it is the rectified image, which shares its ``CameraInfo`` with the raw
+            one: K, which is the raw image's there, becomes that of P, and D does not count.
 
     Returns:
         The camera, None where it cannot be told honestly (publish an uncalibrated info then); and
@@ -43,12 +50,16 @@ def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsic
             "values that are not finite; depth is published with an uncalibrated camera_info, no "
             "point cloud can be made of it: calibrate the camera"
         )
-    if problem := _distortion_problem(info):
+    problem = _region_problem(info) or ("" if rectified else _distortion_problem(info))
+    if problem:
         return None, problem
     if not all(map(math.isfinite, camera.p)) or camera.p[0] <= 0 or camera.p[5] <= 0:
         k = camera.k  # a driver that fills K alone: the image is its own rectified one
         p = (*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0)
         camera = Intrinsics(camera.width, camera.height, k, p)
+    if rectified:
+        p = camera.p
+        camera = Intrinsics(camera.width, camera.height, (*p[0:3], *p[4:7], *p[8:11]), p)
     camera = _readout(camera, info)
     if not all(map(math.isfinite, (*camera.k, *camera.p))):
         return None, (
@@ -73,6 +84,19 @@ def correct_camera(info: Any | None, height: int, width: int) -> tuple[Intrinsic
     )
 
 
+def published_lens(info: Any, rectified: bool) -> tuple[str, Sequence[float], Sequence[float]]:
+    """``distortion_model``, ``d`` and ``r`` of a published ``CameraInfo``.
+
+    Args:
+        info: The camera's own.
+        rectified: Whether the image is rectified. Nothing is distorted then, which is said, so
+            that who pairs the image with K and D finds the right directions, too.
+    """
+    if rectified:
+        return "plumb_bob", (0.0,) * 5, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    return info.distortion_model, info.d, info.r
+
+
 def unknown_distortion(info: Any | None) -> str:
     """In words, that points of a raw image are made with another model than D is of.
 
@@ -92,6 +116,28 @@ def unknown_distortion(info: Any | None) -> str:
     )
 
 
+def rectified_by_name(topic: str, info: Any | None) -> str:
+    """In words, that images are taken for raw ones, though their topic says otherwise.
+
+    Args:
+        topic: Where the images come from.
+        info: The camera's ``CameraInfo``; None when none has arrived.
+
+    Returns:
+        Empty where the name says nothing, or it makes no difference.
+    """
+    if info is None or "image_rect" not in topic:
+        return ""
+    k, p = np.reshape(info.k, (3, 3)), np.reshape(info.p, (3, 4))
+    alike = not p[0, 0] > 0 or np.allclose(k, p[:, :3], rtol=1e-3, atol=0.1)
+    if alike and not any(info.d):
+        return ""
+    return (
+        f"{topic}: expected raw images (input_rectified is false), got rectified ones by that "
+        "name, for which P of camera_info holds, not K and D: set input_rectified"
+    )
+
+
 def _distortion_problem(info: Any) -> str:
     """What is wrong with D: as many numbers as one of OpenCV's models has, or nothing but 0."""
     fisheye = info.distortion_model in FISHEYE_MODELS
@@ -102,6 +148,19 @@ def _distortion_problem(info: Any) -> str:
         f"camera_info: expected {', '.join(map(str, lengths))} coefficients of distortion "
         f"({info.distortion_model or 'plumb_bob'}), got {len(info.d)}; depth is published with an "
         "uncalibrated camera_info: calibrate the camera"
+    )
+
+
+def _region_problem(info: Any) -> str:
+    """What is wrong with the region of interest: it is given in pixels of the full image."""
+    roi = info.roi
+    right, bottom = roi.x_offset + roi.width, roi.y_offset + roi.height
+    if not (roi.width and roi.height) or (right <= info.width and bottom <= info.height):
+        return ""
+    return (
+        f"camera_info: expected a region of interest within its {info.width}x{info.height}, got "
+        f"one that ends at {right}, {bottom}; depth is published with an uncalibrated "
+        "camera_info: let the driver publish the calibration of the full image"
     )
 
 

@@ -6,11 +6,12 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ddfd_ros.core.errors import DdfdError
-from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.rays import Optics, project, slopes
 
 SUMS = ("pixels", "error", "error_squared", "abs_rel", "delta1", "with_sigma", "in_1s", "in_2s")
 """What is summed over pixels; ``in_1s`` of those with a sigma lie within one of it."""
@@ -138,7 +139,7 @@ def _errors(sums: np.ndarray) -> DepthErrors:
 
 
 def resample(
-    reference_m: np.ndarray, reference: Intrinsics, ours: Intrinsics, stride: int = 1
+    reference_m: np.ndarray, reference: Optics, ours: Optics, stride: int = 1
 ) -> np.ndarray:
     """The reference's depth at our pixels, for two cameras at one place that look one way.
 
@@ -147,25 +148,32 @@ def resample(
 
     Args:
         reference_m: float ``[H, W]`` in metres.
-        reference: Its camera.
-        ours: Our camera, whose pixels are asked for.
+        reference: How its image sees.
+        ours: How our image sees, whose pixels are asked for.
         stride: Every so many of our rows and columns.
 
     Returns:
         float32 ``[ceil(height / stride), ceil(width / stride)]``, NaN outside the reference.
+
+    Raises:
+        ImageFormatError: A lens distorts, and OpenCV is not installed.
     """
-    column = _project(np.arange(0, ours.width, stride), ours, reference, 0, 2)
-    row = _project(np.arange(0, ours.height, stride), ours, reference, 4, 5)
+    row, column = _nearest_pixels(reference, ours, stride)
     height, width = reference_m.shape
-    good = np.ix_((row >= 0) & (row < height), (column >= 0) & (column < width))
-    result = np.full((row.size, column.size), np.nan, np.float32)
-    inside = np.ix_(row[(row >= 0) & (row < height)], column[(column >= 0) & (column < width)])
-    result[good] = reference_m[inside]
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    result = np.full(row.shape, np.nan, np.float32)
+    result[inside] = reference_m[row[inside], column[inside]]
     return result
 
 
-def _project(
-    pixels: np.ndarray, ours: Intrinsics, reference: Intrinsics, focal: int, centre: int
-) -> np.ndarray:
-    slope = (pixels - ours.k[centre]) / ours.k[focal]
-    return np.rint(slope * reference.k[focal] + reference.k[centre]).astype(int)
+@lru_cache(maxsize=1)
+def _nearest_pixels(reference: Optics, ours: Optics, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """The reference's rows and columns for our pixels, -1 where it does not look."""
+    rows = np.arange(0, ours.camera.height, stride)
+    columns = np.arange(0, ours.camera.width, stride)
+    column, row = project(*slopes(ours, rows, columns), reference)
+    return _whole(row), _whole(column)
+
+
+def _whole(pixels: np.ndarray) -> np.ndarray:
+    return np.rint(np.nan_to_num(pixels, nan=-1.0).clip(-1, 1e6)).astype(np.int32)

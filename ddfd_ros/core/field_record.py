@@ -19,7 +19,7 @@ _COUNTERS, _COUNTERS_BEGIN = ("received", "answered"), ("dropped_", "failed_")
 
 @dataclass
 class Numbers:
-    """Least, mean and greatest of a value, and its last."""
+    """Least, mean and greatest of a value, and its last: NaN while it is not known."""
 
     count: int = 0
     least: float = math.inf
@@ -35,9 +35,9 @@ class Numbers:
         self.last = value
 
     def to_dict(self) -> dict[str, float]:
-        """For JSON."""
+        """For JSON; ``reports`` is how many held a value."""
         names = ("least", "mean", "greatest", "last")
-        return {name: round(getattr(self, name), 4) for name in names}
+        return {name: round(getattr(self, name), 4) for name in names} | {"reports": self.count}
 
 
 @dataclass
@@ -145,6 +145,8 @@ class FieldRecord:
                 record.numbers.setdefault(key, Numbers()).add(number)
                 if key in _COUNTERS or key.startswith(_COUNTERS_BEGIN):
                     counts[key] = number
+            elif key in record.numbers:  # not known any more: the last value is history
+                record.numbers[key].last = math.nan
         record.count(counts)
 
     def _said(self, record: StatusRecord, message: str, now_s: float) -> None:
@@ -183,9 +185,10 @@ class FieldRecord:
                 )
             for key in ("rate_hz", "age_p95_ms", "infer_p95_ms", "valid_fraction"):
                 if one := record.numbers.get(key):
-                    result.append(
-                        f"  {key}: mean {one.mean:.4g} ({one.least:.4g} to {one.greatest:.4g})"
-                    )
+                    text = f"mean {one.mean:.4g} ({one.least:.4g} to {one.greatest:.4g})"
+                    if one.count < record.reports:
+                        text += f", in {one.count} of {record.reports} reports"
+                    result.append(f"  {key}: {text}")
             for key in _counters(record):
                 result.append(f"  {key}: {record.total(key):.0f}")
             for said in sorted(record.messages.values(), key=lambda one: one["first_s"]):

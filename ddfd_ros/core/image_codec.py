@@ -53,8 +53,9 @@ def decode(msg: Any) -> np.ndarray:
         return decode_compressed(msg)
     encoding = ENCODINGS.get(msg.encoding)
     if encoding is None:
-        depth = msg.encoding in DEPTH_ENCODINGS
-        hint = "it is depth: use decode_depth" if depth else "configure the camera driver for one"
+        hint = "configure the camera driver for one"
+        if msg.encoding in DEPTH_ENCODINGS:
+            hint = "it is depth: take the camera's colour image"
         raise ImageFormatError(
             f"encoding: expected one of {', '.join(sorted(ENCODINGS))}, got {msg.encoding!r}; "
             f"{hint}"

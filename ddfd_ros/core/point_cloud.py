@@ -13,20 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddfd_ros.core.camera_model import FISHEYE_MODELS
-from ddfd_ros.core.encodings import load_opencv
 from ddfd_ros.core.errors import ContractError
-from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.rays import Optics, slopes
 from ddfd_ros.core.trust import edges
+
+__all__ = ["XYZ", "XYZRGB", "CloudOptions", "Optics", "Rays", "make_points", "pack_rgb"]
 
 XYZ = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
 """A point without colour, 12 bytes."""
 
 XYZRGB = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<f4")])
 """A point with colour, 16 bytes; ``rgb`` holds the bits 0x00RRGGBB, as PCL and RViz read it."""
-
-_MOST_OFF_PX = 1.0
-"""A direction that does not lead back to its pixel by this much is none."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +60,6 @@ class CloudOptions:
             )
 
 
-@dataclass(frozen=True)
-class Optics:
-    """How the published image sees: its camera, and how its lens distorts.
-
-    Attributes:
-        camera: Intrinsics of the published image.
-        rectified: Whether its pixels are rectified: P holds, and nothing is distorted.
-        model: ROS name of the distortion model.
-        distortion: Its coefficients (``CameraInfo.d``).
-    """
-
-    camera: Intrinsics
-    rectified: bool = False
-    model: str = "plumb_bob"
-    distortion: tuple[float, ...] = ()
-
-
 class Rays:
     """The directions of the sampled pixels; kept as long as the camera stays the same."""
 
@@ -93,7 +73,7 @@ class Rays:
             camera = optics.camera
             rows = np.arange(camera.height)[_samples(camera.height, decimation)]
             columns = np.arange(camera.width)[_samples(camera.width, decimation)]
-            self._slopes = _slopes(optics, rows, columns)
+            self._slopes = slopes(optics, rows, columns)
             self._key = (optics, decimation)
         return self._slopes
 
@@ -205,64 +185,3 @@ def _beside(side: int, samples: slice, scale: float, step: int) -> np.ndarray:
     beside = (seen + step).clip(0, count - 1)
     pixels: np.ndarray = ((beside + 0.5) / scale).astype(int).clip(max=side - 1)
     return pixels
-
-
-def _slopes(
-    optics: Optics, rows: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    camera, k = optics.camera, optics.camera.k
-    if optics.rectified:
-        p = camera.p
-        fx, cx, fy, cy = p[0], p[2], p[5], p[6]
-    else:
-        fx, cx, fy, cy = k[0], k[2], k[4], k[5]
-        if optics.model in FISHEYE_MODELS:  # without coefficients it is no pinhole either
-            return _fisheye(optics, rows, columns)
-        if any(optics.distortion):
-            return _undistorted(optics, rows, columns)
-    shape = (len(rows), len(columns))
-    slope_x = np.broadcast_to(((columns - cx) / fx).astype(np.float32), shape)
-    slope_y = np.broadcast_to(((rows - cy) / fy).astype(np.float32)[:, None], shape)
-    return np.ascontiguousarray(slope_x), np.ascontiguousarray(slope_y)
-
-
-def _fisheye(
-    optics: Optics, rows: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes of an equidistant lens; NaN from 90 degrees off the axis on.
-
-    The radius is r = a (1 + k1 a^2 + k2 a^4 + ...) of the angle a. It is inverted by a table up to
-    90 degrees or, where the polynomial turns back before, up to there.
-    """
-    k = optics.camera.k
-    angle = np.linspace(0.0, math.pi / 2, 20_001)[:-1]
-    k1, k2, k3, k4 = (*optics.distortion, 0.0, 0.0, 0.0, 0.0)[:4]
-    radius = angle * np.polyval((k4, k3, k2, k1, 1.0), angle**2)
-    falls = np.flatnonzero(np.diff(radius) <= 0)
-    end = falls[0] + 1 if falls.size else len(angle)
-    x, y = np.meshgrid((columns - k[2]) / k[0], (rows - k[5]) / k[4])
-    r = np.hypot(x, y)
-    tangent = np.tan(np.interp(r, radius[:end], angle[:end], right=np.nan))
-    factor = np.divide(tangent, r, out=np.ones_like(r), where=r > 0)
-    return (x * factor).astype(np.float32), (y * factor).astype(np.float32)
-
-
-def _undistorted(
-    optics: Optics, rows: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes of distorted pixels; OpenCV inverts the distortion iteratively, once per camera.
-
-    Strong distortion has no inverse far from the axis, and the iteration ends anywhere: what does
-    not lead back to its pixel is NaN.
-    """
-    cv2 = load_opencv("clouds of images with lens distortion")
-    grid = np.stack(np.meshgrid(columns, rows), axis=-1).astype(np.float64).reshape(-1, 1, 2)
-    k = np.array(optics.camera.k).reshape(3, 3)
-    d = np.array(optics.distortion)
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-9)
-    slopes = cv2.undistortPointsIter(grid, k, d, None, None, criteria)
-    ahead = np.concatenate([slopes, np.ones_like(slopes[..., :1])], axis=-1)
-    back = cv2.projectPoints(ahead, np.zeros(3), np.zeros(3), k, d)[0]
-    slopes[~(np.linalg.norm(back - grid, axis=-1) <= _MOST_OFF_PX)] = np.nan
-    slopes = slopes.reshape(len(rows), len(columns), 2).astype(np.float32)
-    return np.ascontiguousarray(slopes[..., 0]), np.ascontiguousarray(slopes[..., 1])

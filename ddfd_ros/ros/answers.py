@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
-from ddfd_ros.core.camera_model import unknown_distortion
+from ddfd_ros.core.camera_model import rectified_by_name, unknown_distortion
 from ddfd_ros.core.types import Estimate, Frame
 from ddfd_ros.core.view import View, plan_view
 from ddfd_ros.ros.camera import CameraInfoCorrector, PublishedCamera
@@ -77,13 +77,17 @@ class Answers:
             calibration; empty when nothing is.
     """
 
-    def __init__(self, warn: Callable[[str], None], statistics: Statistics) -> None:
+    def __init__(
+        self, warn: Callable[[str], None], statistics: Statistics, image_topic: str = ""
+    ) -> None:
         """An answerer that has answered nothing yet.
 
         Args:
             warn: Receives what is wrong, once for every new problem.
             statistics: Looks at the images' exposure and blur.
+            image_topic: Full name of where they come from.
         """
+        self._image_topic = image_topic
         self.camera_infos = CameraInfos()
         self.camera_problem = ""
         self.lens_problem = ""
@@ -120,18 +124,19 @@ class Answers:
         # Of these parameters, not of the pipeline's: they may change while the frame is computed.
         told = needs_camera_info(model.contract, parameters)
         info = self._info(header, parameters) if told else None
-        focal_px = self._whole.published(info, *size).focal_length_px if told else 0.0
+        rectified = parameters.input_rectified
+        whole = self._whole.published(info, *size, None, rectified) if told else None
+        focal_px = 0.0 if whole is None else whole.focal_length_px
         options = view_options(parameters, size, focal_px)
         seen = plan_view(height, width, model.contract, options)
         view = seen if options.network_size else None
         wants_cloud = CLOUD in demand
-        raw_cloud = wants_cloud and not parameters.input_rectified
-        if wants_cloud and not self._calibrated(size, view):
+        if wants_cloud and not self._calibrated(size, view, rectified):
             demand = demand.without(CLOUD)
         heads = demand.heads(outputs.heads, parameters)
         if not heads:
             info = info if told else self._info(header, parameters)
-            camera = self._camera(info, size, view, wants_cloud, raw_cloud)
+            camera = self._camera(info, size, view, wants_cloud, rectified)
             return Answer(self._products.infos(demand, camera, header), None, {})
         verdict = judge_lens(model.contract, parameters, focal_px, seen)
         # Beyond what the model knows it answers for its own lens: the picture is still of use.
@@ -142,7 +147,7 @@ class Answers:
         computed_ns = time.monotonic_ns()
         # After the model, if it needs none: by now the camera_info of this very image has come.
         info = info if told else self._info(header, parameters)
-        camera = self._camera(info, size, view, wants_cloud, raw_cloud)
+        camera = self._camera(info, size, view, wants_cloud, rectified)
         if not verdict.beyond:
             verdict = judge_lens(model.contract, parameters, camera.focal_length_px, seen)
         self._say_lens(verdict.problem, calibration_problem(parameters))
@@ -163,9 +168,10 @@ class Answers:
         }
         return Answer(messages, estimate, stages_ms)
 
-    def _calibrated(self, size: tuple[int, int], view: View | None) -> bool:
+    def _calibrated(self, size: tuple[int, int], view: View | None, rectified: bool) -> bool:
         """Whether the newest camera_info is a calibration of such images."""
-        return self._corrector.published(self.camera_infos.latest, *size, view).camera is not None
+        newest = self.camera_infos.latest
+        return self._corrector.published(newest, *size, view, rectified).camera is not None
 
     def _info(self, header: Any, parameters: NodeParameters) -> Any | None:
         """The camera_info of an image; None when none has come."""
@@ -179,13 +185,10 @@ class Answers:
         size: tuple[int, int],
         view: View | None,
         wants_cloud: bool,
-        raw_cloud: bool,
+        rectified: bool,
     ) -> PublishedCamera:
-        """The camera of the published pixels; says once what is wrong with it.
-
-        ``raw_cloud``: whether points are wanted of an image that is not rectified.
-        """
-        published = self._corrector.published(info, *size, view)
+        """The camera of the published pixels; says once what is wrong with it."""
+        published = self._corrector.published(info, *size, view, rectified)
         early = time.monotonic() - self._since < _CAMERA_INFO_GRACE_S
         if info is None and early:
             return published  # the driver may just not have sent it yet
@@ -194,8 +197,10 @@ class Answers:
             problem = _NO_MATCH
         if problem and published.camera is None and wants_cloud:
             problem = _NO_CLOUD + problem
-        elif raw_cloud and published.camera is not None:
-            problem = "; ".join(filter(None, (problem, unknown_distortion(info))))
+        elif not rectified and published.camera is not None:
+            named = rectified_by_name(self._image_topic, info)
+            unknown = unknown_distortion(info) if wants_cloud else ""
+            problem = "; ".join(filter(None, (problem, named, unknown)))
         if problem and problem != self.camera_problem:
             self._warn(problem)
         self.camera_problem = problem

@@ -20,7 +20,7 @@ from ddfd_ros.core.camera_model import correct_camera
 from ddfd_ros.core.depth_errors import ComparisonError, DepthErrors, RunningErrors, resample
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.image_codec import decode_depth
-from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.rays import Optics
 from ddfd_ros.core.stamp_matching import StampMatcher
 from ddfd_ros.ros.compare_options import CompareOptions, declare_options
 from ddfd_ros.ros.parameters import unknown_overrides
@@ -65,6 +65,10 @@ class CompareNode(Node):
         self._sigmas: dict[int, Image] = {}
         self._waiting: list[tuple[float, Image, Image]] = []
         self._differences_s: list[float] = []
+        topic = self.resolve_topic_name("reference/image")
+        self._reference_rectified = self.options.reference_rectified(topic)
+        kind = "rectified (P)" if self._reference_rectified else "raw (K and D)"
+        self.get_logger().info(f"{topic}: taken as {kind}; set reference_pixels if it is not")
         self._subscribe_all()
         self._comparison = self.create_publisher(DiagnosticArray, "comparison", 10)
         latched = QoSProfile(
@@ -154,8 +158,9 @@ class CompareNode(Node):
     def _at_our_pixels(self, reference_m: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The reference's depth at every ``stride``-th of our pixels."""
         stride = self.options.stride
-        ours, _ = correct_camera(self._infos.get("ours"), *shape)
-        reference, _ = correct_camera(self._infos.get("reference"), *reference_m.shape)
+        ours = _optics(self._infos.get("ours"), shape, False)  # our node tells K and D of them
+        rectified = self._reference_rectified
+        reference = _optics(self._infos.get("reference"), reference_m.shape, rectified)
         if ours is None or reference is None:
             if reference_m.shape == shape:
                 return reference_m[::stride, ::stride]
@@ -232,12 +237,22 @@ class CompareNode(Node):
         return float(self._steady.now().nanoseconds) / 1e9
 
 
-def _same(ours: Intrinsics, reference: Intrinsics) -> bool:
+def _optics(info: CameraInfo | None, shape: tuple[int, ...], rectified: bool) -> Optics | None:
+    """How an image of this height and width sees; None where that is not known."""
+    camera, _ = correct_camera(info, shape[0], shape[1], rectified)
+    if info is None or camera is None:
+        return None
+    distortion = () if rectified else tuple(map(float, info.d))
+    return Optics(camera, rectified, info.distortion_model, distortion)
+
+
+def _same(ours: Optics, reference: Optics) -> bool:
     """Whether both cameras see the same, to a quarter of a pixel at the border."""
-    if (ours.width, ours.height) != (reference.width, reference.height):
+    a, b = ours.camera, reference.camera
+    if (a.width, a.height) != (b.width, b.height) or ours.lens != reference.lens:
         return False
-    focal = max(abs(ours.k[i] / reference.k[i] - 1) * ours.width / 2 for i in (0, 4))
-    centre = max(abs(ours.k[i] - reference.k[i]) for i in (2, 5))
+    focal = max(abs(a.k[i] / b.k[i] - 1) * a.width / 2 for i in (0, 4))
+    centre = max(abs(a.k[i] - b.k[i]) for i in (2, 5))
     return focal + centre < 0.25
 
 

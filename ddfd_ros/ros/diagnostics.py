@@ -22,6 +22,9 @@ from ddfd_ros.ros.statistics import Snapshot
 MISSING_LIMIT = 0.1
 """Estimated share of lost frames from which on diagnostics warn."""
 
+AHEAD_LIMIT_S = 0.5
+"""How far stamps may lie in the future: ``/clock`` may tick a few times a second only."""
+
 STAGES = ("queue", "decode", "pad", "infer", "deblur", "postprocess", "encode", "publish", "total")
 """Stages of a frame in milliseconds, in order; ``total`` from subscription to publication."""
 OPTIONAL_STAGES = ("deblur",)
@@ -46,6 +49,9 @@ class NodeStatus:
         runtime: Name of the runtime.
         device: Where and how it runs.
         profile: Fast DDS profile file in force.
+        image_topic: Full name of the topic that images are to come from.
+        image_publishers: How many publish it; None: not known.
+        clock_problem: Why the node has no time, empty when it has.
         load_error: Why the last configure or activate failed, empty when it did not.
         camera_problem: What is wrong with camera_info, empty when nothing is.
         lens_problem: How the camera's lens differs from the model's, empty when it does not.
@@ -63,6 +69,9 @@ class NodeStatus:
     runtime: str = ""
     device: str = ""
     profile: str = ""
+    image_topic: str = "image_raw"
+    image_publishers: int | None = None
+    clock_problem: str = ""
     load_error: str = ""
     camera_problem: str = ""
     lens_problem: str = ""
@@ -199,7 +208,8 @@ def _judge(status: NodeStatus, snapshot: Snapshot) -> tuple[bytes, str]:
     degraded = f"degraded: {status.degraded}" if status.degraded else ""
     # Where no frames come any more, that is the trouble now, and the last failure is history.
     problems = (status.last_failure, status.camera_problem, status.lens_problem, degraded)
-    said = [text for text in (*_transport(snapshot), _flow(snapshot), *problems) if text]
+    flow = (_flow(status, snapshot), _clock(status, snapshot))
+    said = [text for text in (*_transport(snapshot), *flow, *problems) if text]
     if said:
         return DiagnosticStatus.WARN, "; ".join(said)
     return DiagnosticStatus.OK, f"active, {_rate(snapshot)}"
@@ -225,17 +235,29 @@ def _transport(snapshot: Snapshot) -> list[str]:
     return said
 
 
-def _flow(snapshot: Snapshot) -> str:
+def _flow(status: NodeStatus, snapshot: Snapshot) -> str:
     """Why no frame comes in, or none goes out though somebody listens."""
     if not snapshot.arriving:
-        return "no frames arrive on image_raw"
+        nobody = ", nobody publishes it" if status.image_publishers == 0 else ""
+        return f"no frames arrive on {status.image_topic}{nobody}"
     drops = snapshot.recent_drops
     if not snapshot.answering and "stale" in drops and "idle" not in drops:
         return (
             "frames are older than max_age_s: synchronise the clocks, set use_sim_time for a bag, "
-            "or raise max_age_s"
+            "let the driver stamp its images, or raise max_age_s"
         )
     return ""
+
+
+def _clock(status: NodeStatus, snapshot: Snapshot) -> str:
+    """How the node's clock differs from the camera's."""
+    ahead_s = -snapshot.age_ms[0] / 1e3
+    if not status.clock_problem and ahead_s > AHEAD_LIMIT_S:
+        return (
+            f"stamps are {ahead_s:.3g} s ahead of this node's clock: synchronise the clocks of "
+            "camera and robot, or set use_sim_time alike in all nodes"
+        )
+    return status.clock_problem
 
 
 def _status(

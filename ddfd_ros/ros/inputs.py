@@ -24,6 +24,9 @@ INFO_TOPIC = "camera_info"
 class Inputs:
     """Subscriptions with sensor-data quality of service: best effort, only the newest image.
 
+    Attributes:
+        image_topic: Full name of the image's topic.
+
     Args:
         node: The rclpy node.
         transport: ``raw`` or ``compressed``.
@@ -47,9 +50,11 @@ class Inputs:
         if hasattr(Subscription, "CallbackType"):  # rclpy hands out message infos
             receive = self._noticing_gaps(on_image)
         kind, topic = Image, IMAGE_TOPIC
+        self.image_topic = node.resolve_topic_name(IMAGE_TOPIC)
         if transport == "compressed":
             # As image_transport does it: beside the image's topic, wherever that was remapped to.
-            kind, topic = CompressedImage, node.resolve_topic_name(IMAGE_TOPIC) + "/compressed"
+            self.image_topic += "/compressed"
+            kind, topic = CompressedImage, self.image_topic
         try:
             # camera_info is small, and looked up by stamp: none is to be missed.
             self._subscribe(CameraInfo, INFO_TOPIC, on_info, depth=16)
@@ -77,11 +82,12 @@ class Inputs:
             number = info.get("publication_sequence_number") or 0
             missed = number - last - 1 if last else 0
             last = number
+            known = number > 0
             if missed:
                 # The first gap after two senders lies between their numbers, though one has left.
                 before, alone = alone, self._subscriptions[-1].get_publisher_count() == 1
-                if missed > 0 and alone and before:
-                    self._statistics.count_event("frames_missed", missed)
+                known = missed > 0 and alone and before
+            self._statistics.count_gap(missed if known else None)
             on_image(message)
 
         return receive

@@ -113,7 +113,7 @@ def camera_lens(
 
     Args:
         parameters: The node's parameters.
-        focal_length_px: K[0] of that image; 0: not calibrated.
+        focal_length_px: K[0] of that image (P[0] where it is rectified); 0: not calibrated.
         size: Its height and width; see ``view_options``.
 
     Raises:
@@ -150,13 +150,13 @@ def judge_lens(
     With the guard switched off there still is a verdict where the model cannot answer at all.
     """
     any_lens = takes_any_lens(contract)
-    if parameters.lens_guard == "off" and not any_lens:
+    if parameters.lens_guard == "ignore" and not any_lens:
         return LensVerdict()
     camera = camera_lens(parameters, focal_length_px, (view.input_height, view.input_width))
     seen = replace(camera, pixel_pitch_m=camera.pixel_pitch_m / view.scale)
     if any_lens:
         verdict = check_range(contract.lens_range, seen)
-        return verdict if verdict.beyond or parameters.lens_guard != "off" else LensVerdict()
+        return verdict if verdict.beyond or parameters.lens_guard != "ignore" else LensVerdict()
     if parameters.lens_calibration:
         # Measured is how strongly the lens blurs, not what is engraved on it.
         return compare_strength(contract.lens, seen, parameters.lens_tolerance)

@@ -17,7 +17,7 @@ from ddfd_ros.core.platform_health import PlatformMonitor
 from ddfd_ros.ros.bond import NodeBond, make_bond
 from ddfd_ros.ros.diagnostics import NodeStatus, diagnostics
 from ddfd_ros.ros.environment import active_profile
-from ddfd_ros.ros.inputs import Inputs
+from ddfd_ros.ros.inputs import IMAGE_TOPIC, Inputs
 from ddfd_ros.ros.lifecycle import answer_impossible_transitions, transition
 from ddfd_ros.ros.outputs import Outputs
 from ddfd_ros.ros.parameters import declare, unknown_overrides
@@ -28,6 +28,10 @@ from ddfd_ros.ros.throttle import ThrottledLog
 
 DEFAULT_NAME = "ddfd"
 _STOP_TIMEOUT_S = 1.0
+_NO_CLOCK = (
+    "use_sim_time is set, and nothing came on /clock: ages are not known, and no frame is too "
+    "old; start what publishes /clock, or set use_sim_time to false"
+)
 
 
 class DdfdNode(LifecycleNode):
@@ -212,9 +216,14 @@ class DdfdNode(LifecycleNode):
         runner = self._runner
         model = None if runner is None else runner.model
         state = self.state
+        now, inputs = self.get_clock().now(), self._inputs
+        topic = self.resolve_topic_name(IMAGE_TOPIC) if inputs is None else inputs.image_topic
         status = NodeStatus(
             state=state,
             profile=active_profile(),
+            image_topic=topic,
+            image_publishers=self.count_publishers(topic),
+            clock_problem="" if now.nanoseconds else _NO_CLOCK,
             load_error=self._load_error if state == "unconfigured" else "",
             platform=self._platform.read(),
         )
@@ -238,5 +247,4 @@ class DdfdNode(LifecycleNode):
                 last_failure=runner.last_failure,
             )
         name = self.get_fully_qualified_name().lstrip("/")
-        stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(diagnostics(name, status, snapshot, stamp))
+        self._diagnostics.publish(diagnostics(name, status, snapshot, now.to_msg()))

@@ -47,7 +47,8 @@ class ViewParameters:
     )
     input_rectified: bool = parameter(
         False,
-        "Whether the images are rectified; the cloud is made with P then, else with K and D",
+        "Whether the images are rectified: P holds for them then (the cloud is made with it, and "
+        "the published camera_info says so in K and D, too), else K and D",
         Change.LIVE,
     )
 
@@ -65,15 +66,16 @@ class LensParameters:
     camera_pixel_pitch_um: float = parameter(
         0.0,
         "Distance between neighbouring pixels of the camera's image in micrometres (the sensor's, "
-        "times binning or scaling in the driver); the image is scaled to the pitch the model was "
-        "trained for; 0: unknown, nothing is scaled",
+        "times binning or scaling in the driver, and K[0]/P[0] if input_rectified); the image is "
+        "scaled to the pitch the model was trained for; 0: unknown, nothing is scaled",
         Change.LIVE,
         low=0.0,
         high=1000.0,
     )
     camera_focal_length_mm: float = parameter(
         0.0,
-        "Focal length in millimetres; 0: from camera_info and the pixel pitch",
+        "Focal length in millimetres; 0: from camera_info (K[0], or P[0] if input_rectified) and "
+        "the pixel pitch",
         Change.LIVE,
         low=0.0,
         high=10000.0,
@@ -99,10 +101,10 @@ class LensParameters:
     )
     lens_guard: str = parameter(
         "warn",
-        "A camera that is not the one the model was trained for: off, warn (in diagnostics), or "
-        "blank (and all depth becomes invalid)",
+        "A camera that is not the one the model was trained for: ignore, warn (in diagnostics), "
+        "or blank (and all depth becomes invalid)",
         Change.LIVE,
-        choices=("off", "warn", "blank"),
+        choices=("ignore", "warn", "blank"),  # "off" would be a boolean in YAML
     )
     lens_tolerance: float = parameter(
         0.1,

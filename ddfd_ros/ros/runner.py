@@ -15,6 +15,7 @@ from ddfd_ros.ros import diagnostics
 from ddfd_ros.ros.answers import Answer, Answers, Job
 from ddfd_ros.ros.camera_infos import stamp_ns
 from ddfd_ros.ros.engine_keeper import EngineKeeper, EngineStatus, keep_engine
+from ddfd_ros.ros.inputs import IMAGE_TOPIC
 from ddfd_ros.ros.lens import cloud_options
 from ddfd_ros.ros.model import LoadedModel, load_model, thresholds
 from ddfd_ros.ros.outputs import Outputs
@@ -48,7 +49,8 @@ class Runner:
         self._node = node
         self._statistics = statistics
         self._log = ThrottledLog()
-        self._answers = Answers(self._warn, statistics)
+        topic = node.resolve_topic_name(IMAGE_TOPIC)
+        self._answers = Answers(self._warn, statistics, topic)
         self._active = False
         self._counting = threading.Lock()
         self._counted: dict[str, int] = {}
@@ -185,8 +187,9 @@ class Runner:
         if not self._wanted(job) or outputs is None:
             self._statistics.count_dropped("inactive")
             return None
-        if 0 < parameters.max_age_s < (age_s := self._age_s(job.message.header.stamp)):
-            self._drop_stale(age_s, parameters)
+        stamp = job.message.header.stamp
+        if 0 < parameters.max_age_s < (age_s := self._age_s(stamp)):
+            self._drop_stale(f"{_rounded(age_s)} s" if stamp_ns(stamp) else "no stamp", parameters)
             return None
         answer = self._answers.answer(job, model, parameters, outputs)
         if answer is None:
@@ -237,18 +240,19 @@ class Runner:
         """Not more than now and then: a camera may change its mind with every frame."""
         self._log(self._node.get_logger().warning, text)
 
-    def _drop_stale(self, age_s: float, parameters: NodeParameters) -> None:
+    def _drop_stale(self, got: str, parameters: NodeParameters) -> None:
         self._statistics.count_dropped("stale")
         self._log(
             self._node.get_logger().warning,
             f"frame dropped: expected an age of at most {parameters.max_age_s} s (max_age_s), got "
-            f"{_rounded(age_s)} s; synchronise the clocks, set use_sim_time for a bag, or raise "
-            "max_age_s",
+            f"{got}; synchronise the clocks, set use_sim_time for a bag, let the driver stamp its "
+            "images, or raise max_age_s",
         )
 
     def _age_s(self, stamp: Any) -> float:
-        """Age by the node's clock, which follows /clock when use_sim_time is set."""
-        return (self._node.get_clock().now().nanoseconds - stamp_ns(stamp)) / 1e9
+        """Age by the node's clock; NaN while that waits for its first /clock (use_sim_time)."""
+        now_ns = self._node.get_clock().now().nanoseconds
+        return (now_ns - stamp_ns(stamp)) / 1e9 if now_ns else math.nan
 
 
 def _rounded(age_s: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -48,12 +49,13 @@ class Snapshot:
         answering: Whether one was answered lately: within 3 s, or two periods of the answers.
         rate_hz: Answered frames per second; 0 while it is not known.
         input_hz: Received frames per second, likewise.
-        age_ms: p50 and p95 of the time from stamp to publication, node clock.
+        age_ms: p50 and p95 of the time from stamp to publication, node clock; like all that
+            follows from answers, NaN while nothing is answered.
         stages_ms: Per stage p50 and p95 of its duration.
-        valid_fraction: Share of valid depth pixels of the last frame with depth, else NaN.
-        median_sigma_m: Median sigma of the last frame with sigma, where it is known, else NaN.
-        missing_fraction: Estimated share of the camera's frames that never arrived; 0 while none
-            does.
+        valid_fraction: Share of valid depth pixels of the last answer, NaN if it had no depth.
+        median_sigma_m: Median sigma of the last answer, where it is known, else NaN.
+        missing_fraction: Share of the camera's frames that never arrived, by the sender's numbers
+            where the middleware tells them, else estimated from stamps; 0 while none does.
         image: What the last images were like; None while none is looked at.
     """
 
@@ -97,6 +99,7 @@ class Statistics:
         self._event_times: dict[str, float] = {}
         self._arrivals: deque[float] = deque(maxlen=WINDOW)
         self._stamps: deque[int] = deque(maxlen=WINDOW)
+        self._gaps: deque[int | None] = deque(maxlen=WINDOW)
         self._answers: deque[tuple[float, float, dict[str, float]]] = deque(maxlen=WINDOW)
         self._valid_fraction = float("nan")
         self._median_sigma_m = float("nan")
@@ -110,6 +113,17 @@ class Statistics:
         """The camera is listened to from now on; what it sent before was not lost."""
         with self._lock:
             self._stamps.clear()
+            self._gaps.clear()
+
+    def count_gap(self, missed: int | None) -> None:
+        """How many frames the camera sent before the next one and after the last that came.
+
+        None: the middleware does not tell, or it has no meaning.
+        """
+        with self._lock:
+            self._gaps.append(missed)
+        if missed:
+            self.count_event("frames_missed", missed)
 
     def count_received(self, stamp_ns: int) -> None:
         """A frame with this stamp arrived."""
@@ -155,7 +169,7 @@ class Statistics:
             dropped, failed = dict(self._dropped), dict(self._failed)
             events, answers = dict(self._events), list(self._answers)
             event_times, drop_times = dict(self._event_times), dict(self._drop_times)
-            arrivals, stamps = list(self._arrivals), list(self._stamps)
+            arrivals, missing = list(self._arrivals), self._missing_fraction()
             valid, sigma = self._valid_fraction, self._median_sigma_m
         now = self._clock()
         arrivals = _without_pauses(arrivals)
@@ -165,6 +179,9 @@ class Statistics:
         # Images are looked at when they are answered, and a model may be slower than the camera.
         looked_s = max(lately_s, _window_s(answer_times))
         stages = {name for _, _, durations in answers for name in durations}
+        answering = _is_recent(answer_times, now)
+        if not answering:  # what the last answer was like says nothing about now
+            answers, valid, sigma = [], float("nan"), float("nan")
         return Snapshot(
             received=received,
             answered=answered,
@@ -174,7 +191,7 @@ class Statistics:
             recent_events=frozenset(n for n, at in event_times.items() if now - at < RECENT_S),
             recent_drops=frozenset(n for n, at in drop_times.items() if now - at <= lately_s),
             arriving=arriving,
-            answering=_is_recent(answer_times, now),
+            answering=answering,
             rate_hz=_rate_hz(answer_times, now),
             input_hz=_rate_hz(arrivals, now),
             age_ms=_percentiles([age for _, age, _ in answers]),
@@ -184,9 +201,16 @@ class Statistics:
             },
             valid_fraction=valid,
             median_sigma_m=sigma,
-            missing_fraction=missing_fraction(stamps) if arriving else 0.0,
+            missing_fraction=missing if arriving else 0.0,
             image=self._watch.quality(looked_s),
         )
+
+    def _missing_fraction(self) -> float:
+        """Share of the frames that never arrived; the lock is held."""
+        known = [missed for missed in self._gaps if missed is not None]
+        if len(known) < max(0.9 * len(self._gaps), _MIN_STAMPS):
+            return missing_fraction(list(self._stamps))
+        return sum(known) / (sum(known) + len(known))
 
 
 def missing_fraction(stamps_ns: list[int]) -> float:
@@ -245,7 +269,8 @@ def _rate_hz(times: list[float], now: float) -> float:
 
 
 def _percentiles(values: list[float]) -> tuple[float, float]:
-    if not values:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
         return float("nan"), float("nan")
-    p50, p95 = np.percentile(values, (50, 95))
+    p50, p95 = np.percentile(known, (50, 95))
     return float(p50), float(p95)

@@ -64,16 +64,17 @@ def recorded():
     info.k = [90.0, 0.0, 59.5, 0.0, 90.0, 39.5, 0.0, 0.0, 1.0]
     info.d = [0.01, 0.0, 0.0, 0.0, 0.0]
     info.r = np.eye(3).ravel().tolist()
+    info.p = [80.0, 0.0, 58.5, 0.0, 0.0, 80.0, 40.5, 0.0, 0.0, 0.0, 1.0, 0.0]
     for message in (image, info):
         message.header.frame_id = "camera"
         message.header.stamp.sec, message.header.stamp.nanosec = 1_700_000_000, 42
     return image, info
 
 
-def by_node(image, info, domain_id):
+def by_node(image, info, domain_id, parameters):
     """The node's answers, over DDS."""
     command = [sys.executable, "-m", "ddfd_ros.ros.main", "--ros-args"]
-    for name, value in PARAMETERS.items():
+    for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     process = subprocess.Popen(command, env=os.environ | {"ROS_DOMAIN_ID": str(domain_id)})
     context = rclpy.Context()
@@ -109,7 +110,7 @@ def by_node(image, info, domain_id):
     return answers
 
 
-def by_bag(folder, image, info):
+def by_bag(folder, image, info, parameters):
     """The same from a bag."""
     store = get_typestore(Stores.ROS2_JAZZY)
     with Writer(folder / "ride", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -117,7 +118,7 @@ def by_bag(folder, image, info):
             kind = f"sensor_msgs/msg/{type(message).__name__}"
             connection = writer.add_connection(topic, kind, typestore=store)
             writer.write(connection, 1_700_000_000_000_000_042, serialize_message(message))
-    settings = [f"{name}={value}" for name, value in PARAMETERS.items()]
+    settings = [f"{name}={value}" for name, value in parameters.items()]
     assert main([str(folder / "ride"), str(folder / "answered"), "--points", *settings]) == 0
     with AnyReader([folder / "answered"]) as reader:
         return {
@@ -127,9 +128,12 @@ def by_bag(folder, image, info):
         }
 
 
-def test_both_answer_alike(tmp_path, ros_domain):
+@pytest.mark.parametrize("rectified", [False, True])
+def test_both_answer_alike(tmp_path, ros_domain, rectified):
     image, info = recorded()
-    bag, node = by_bag(tmp_path, image, info), by_node(image, info, ros_domain)
+    parameters = PARAMETERS | {"input_rectified": rectified}
+    bag = by_bag(tmp_path, image, info, parameters)
+    node = by_node(image, info, ros_domain, parameters)
     assert set(node) == set(TOPICS)
     for topic in TOPICS:
         assert bag[topic] == node[topic], topic

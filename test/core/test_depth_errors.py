@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
 from ddfd_ros.core.depth_errors import ComparisonError, RunningErrors, resample
 from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.rays import Optics
 from ddfd_ros.core.stamp_matching import StampMatcher
 
 
@@ -101,28 +103,67 @@ def test_bounds_must_increase(edges):
         RunningErrors(edges, 5)
 
 
-def test_resampling_a_slanted_plane():
+def looking(width, height, fx, cx, cy, **changes):
+    return Optics(camera(width, height, fx, cx, cy), **changes)
+
+
+def slanted(optics):
+    """The depth that a camera sees of the plane z + 0.3 X - 0.2 Y = 2, by OpenCV's rays."""
+    cam = optics.camera
+    pixels = np.stack(np.meshgrid(np.arange(cam.width), np.arange(cam.height)), axis=-1)
+    pixels = pixels.astype(np.float64).reshape(-1, 1, 2)
+    matrix = cam.p if optics.rectified else cam.k
+    k = np.array(matrix).reshape(3, -1)[:, :3]
+    d = np.array(() if optics.rectified else optics.distortion, np.float64)
+    if optics.model == "equidistant" and not optics.rectified:
+        x, y = cv2.fisheye.undistortPoints(pixels, k, d).reshape(-1, 2).T
+    else:
+        x, y = cv2.undistortPoints(pixels, k, d).reshape(-1, 2).T
+    return (2.0 / (1.0 + 0.3 * x - 0.2 * y)).reshape(cam.height, cam.width)
+
+
+PLUMB = {"model": "plumb_bob", "distortion": (-0.2, 0.05, 1e-3, -2e-3, 0.0)}
+RATIONAL = {
+    "model": "rational_polynomial",
+    "distortion": (0.1, 0.02, 1e-3, 0.0, 0.0, 0.2, 0.03, 0.0),
+}
+FISHEYE = {"model": "equidistant", "distortion": (0.05, -0.01, 0.002, 0.0)}
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("of_ours", [{}, PLUMB, FISHEYE])
+@pytest.mark.parametrize("of_other", [{}, PLUMB, RATIONAL, FISHEYE, PLUMB | {"rectified": True}])
+def test_resampling_a_slanted_plane(stride, of_ours, of_other):
     """Two cameras at one place look at a plane; each sees the depth that geometry says."""
-    ours, other = camera(64, 48, 60.0, 31.5, 23.5), camera(160, 120, 155.0, 82.0, 57.0)
+    ours = looking(64, 48, 60.0, 31.5, 23.5, **of_ours)
+    other = looking(160, 120, 155.0, 82.0, 57.0, **of_other)
+    got = resample(slanted(other), other, ours, stride)
+    wanted = slanted(ours)[::stride, ::stride]
+    assert got.shape == wanted.shape
+    seen = np.isfinite(got)
+    assert seen.mean() > 0.75
+    np.testing.assert_allclose(got[seen], wanted[seen], rtol=3e-3)  # half a pixel's slope
 
-    def plane(cam):
-        x = (np.arange(cam.width) - cam.k[2]) / cam.k[0]
-        y = (np.arange(cam.height) - cam.k[5]) / cam.k[4]
-        return 2.0 / (1.0 + 0.3 * x[None, :] - 0.2 * y[:, None])  # z + 0.3 X - 0.2 Y = 2
 
-    for stride in (1, 3):
-        got = resample(plane(other), other, ours, stride)
-        wanted = plane(ours)[::stride, ::stride]
-        assert got.shape == wanted.shape
-        seen = np.isfinite(got)
-        assert seen.mean() > 0.85
-        np.testing.assert_allclose(got[seen], wanted[seen], rtol=3e-3)  # half a pixel's slope
-    # Our view is wider: what the other does not see is unknown.
-    wide = camera(64, 48, 20.0, 31.5, 23.5)
-    got = resample(plane(other), other, wide)
+def test_what_the_reference_does_not_see_is_unknown():
+    wide, other = looking(64, 48, 20.0, 31.5, 23.5), looking(160, 120, 155.0, 82.0, 57.0)
+    got = resample(slanted(other), other, wide)
     half_angle = 82.0 / 155.0
     assert np.isnan(got[24, : int(31.5 - 20 * half_angle) - 1]).all()
     assert np.isfinite(got[24, 31])
+
+
+def test_a_distortion_that_turns_back_shows_nothing_twice():
+    """The radius r (1 - 0.3 r^2) is greatest at r = 1.05; what lies beyond would fold back."""
+    wide = looking(400, 300, 60.0, 199.5, 149.5)
+    bent = looking(
+        160, 120, 155.0, 82.0, 57.0, model="plumb_bob", distortion=(-0.3, 0.0, 0.0, 0.0)
+    )
+    got = resample(np.full((120, 160), 2.0), bent, wide)
+    v, u = np.mgrid[:300, :400]
+    beyond = np.hypot((u - 199.5) / 60.0, (v - 149.5) / 60.0) > 1.06
+    assert np.isnan(got[beyond]).all()
+    assert np.isfinite(got[150, 200])
 
 
 def test_the_nearest_stamp_is_taken_once_it_is_known():

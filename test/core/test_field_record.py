@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from ddfd_ros.core.field_record import FieldRecord
@@ -26,13 +28,34 @@ def test_levels_by_time_and_warnings_once():
     assert (lost["first_s"], lost["last_s"], lost["reports"]) == (3.0, 5.0, 3)
     assert (lost["level"], broken["level"]) == ("WARN", "ERROR")
     rate = status["numbers"]["rate_hz"]
-    assert rate == {"least": 10.0, "mean": 14.5, "greatest": 19.0, "last": 19.0}
+    assert rate == {"least": 10.0, "mean": 14.5, "greatest": 19.0, "last": 19.0, "reports": 10}
     assert status["texts"]["state"] == "active"
     assert "dropped_stale" not in status["numbers"]
     text = "\n".join(record.lines(30.0))
     assert "3 s WARN" in text
     assert "rate_hz: mean 14.5 (10 to 19)" in text
     assert "WARN from 3 s to 5 s" in text
+
+
+def test_what_is_not_known_any_more_is_neither_counted_nor_the_last():
+    record = FieldRecord()
+    for second in range(10):
+        age = "50" if second < 3 else "nan"
+        record.add("ddfd", 0, "active", {"age_p95_ms": age, "rate_hz": "0"}, float(second))
+    numbers = record.to_dict(10.0)["statuses"]["ddfd"]["numbers"]
+    assert math.isnan(numbers["age_p95_ms"]["last"])
+    assert (numbers["age_p95_ms"]["mean"], numbers["age_p95_ms"]["reports"]) == (50.0, 3)
+    assert numbers["rate_hz"] == {
+        "least": 0.0,
+        "mean": 0.0,
+        "greatest": 0.0,
+        "last": 0.0,
+        "reports": 10,
+    }
+    assert "  age_p95_ms: mean 50 (50 to 50), in 3 of 10 reports" in record.lines(10.0)
+    assert "  rate_hz: mean 0 (0 to 0)" in record.lines(10.0)
+    record.add("ddfd", 0, "active", {"age_p95_ms": "60"}, 10.0)
+    assert record.to_dict(10.0)["statuses"]["ddfd"]["numbers"]["age_p95_ms"]["last"] == 60.0
 
 
 def test_messages_do_not_grow_without_end():

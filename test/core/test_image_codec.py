@@ -177,7 +177,7 @@ def test_yuv(encoding, order, padding):
         ({"data": array.array("B")}, ["data", "144", "got 0"]),
         ({"encoding": "jpeg2000"}, ["encoding", "jpeg2000", "bgr8", "bayer_rggb8"]),
         ({"encoding": ""}, ["encoding", "rgb8"]),
-        ({"encoding": "32FC1"}, ["encoding", "decode_depth"]),
+        ({"encoding": "32FC1"}, ["encoding", "it is depth"]),
         ({"encoding": "rgb16"}, ["step", "48", "24"]),
         ({"encoding": "yuyv", "width": 7}, ["width", "7", "divisible by 2"]),
         ({"encoding": "mono16", "step": 23}, ["step", "multiples of 2", "23"]),

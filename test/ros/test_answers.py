@@ -7,8 +7,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from sensor_msgs.msg import CameraInfo
 
+from ddfd_ros.core.camera_model import rectified_by_name
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.pipeline import Pipeline
 from ddfd_ros.core.thin_lens import LensConfig
@@ -59,3 +61,44 @@ def test_one_frame_goes_by_one_set_of_parameters(tools):
         assert sent[CLOUD].width == (size[0] // 4) * (size[1] // 4)
     assert len(warnings) == 1  # the focal length that K implies
     assert "focal length 2 mm, got 0.6 mm" in warnings[0]
+
+
+def _camera(**changes):
+    info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
+    info.p = [60.0, 0.0, 31.5, 0.0, 0.0, 60.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    for name, value in changes.items():
+        setattr(info, name, value)
+    return info
+
+
+@pytest.mark.parametrize(
+    ("topic", "changes", "rectified", "said"),
+    [
+        ("/cam/image_rect", {"d": [-0.3, 0.1, 0.0, 0.0, 0.0]}, False, True),
+        (
+            "/cam/image_rect_color",
+            {"k": [75.0, 0.0, 31.5, 0.0, 75.0, 23.5, *[0.0] * 2, 1.0]},
+            False,
+            True,
+        ),
+        ("/cam/image_rect", {}, False, False),  # it makes no difference
+        ("/cam/image_rect", {"p": [0.0] * 12}, False, False),
+        ("/cam/image_raw", {"d": [-0.3, 0.1, 0.0, 0.0, 0.0]}, False, False),
+        ("/cam/image_rect", {"d": [-0.3, 0.1, 0.0, 0.0, 0.0]}, True, False),
+    ],
+)
+def test_rectified_images_that_are_taken_for_raw_ones_are_told(
+    tools, topic, changes, rectified, said
+):
+    backend = Changing()
+    backend.pipeline = Pipeline(backend)
+    model = SimpleNamespace(pipeline=backend.pipeline, contract=backend.contract)
+    demand = Demand(frozenset(TOPICS["depth_m"]))
+    outputs = SimpleNamespace(heads=("depth_m",), demand=lambda: demand)
+    answers = Answers(lambda text: None, Statistics(), topic)
+    answers.camera_infos.add(_camera(**changes))
+    job = Job(tools.image_message(tools.picture(HEIGHT, WIDTH)), time.monotonic_ns())
+    answers.answer(job, model, NodeParameters(input_rectified=rectified), outputs)
+    assert ("set input_rectified" in answers.camera_problem) is said
+    assert not rectified_by_name(topic, None)

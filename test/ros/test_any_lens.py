@@ -83,7 +83,7 @@ def by_node(backend, tools, parameters, info):
     return images, answers.lens_problem
 
 
-def by_bag(backend, tools, parameters, info):
+def by_bag(backend, tools, parameters, info, topic=""):
     """The same of ``ddfd-bag``."""
     pytest.importorskip("rosbags")
     from rosbags.typesys import Stores, get_typestore
@@ -92,7 +92,7 @@ def by_bag(backend, tools, parameters, info):
 
     heads, store = backend.contract.outputs, get_typestore(Stores.ROS2_JAZZY)
     infos = SimpleNamespace(at=lambda stamp_ns, by_stamp: info)
-    answers = FrameAnswers(backend, parameters, heads, True, "", infos, store)
+    answers = FrameAnswers(backend, parameters, heads, True, "", infos, store, topic)
     sent = dict(answers.answer(tools.image_message(tools.picture(HEIGHT, WIDTH))))
     images = {}
     for head in heads:
@@ -120,6 +120,15 @@ def test_the_focal_length_of_k_is_told_to_the_model(answer, output_size):
     assert np.isfinite(np.frombuffer(images["depth_m"], np.float32)).all()
 
 
+def test_of_a_rectified_image_the_focal_length_is_that_of_p(answer):
+    backend = AnyLens()
+    info = camera_info(100.0)
+    info.p = [12e-3 / 5.6e-6, 0.0, 31.5, 0.0, 0.0, 12e-3 / 5.6e-6, 23.5, *[0.0] * 3, 1.0, 0.0]
+    parameters = NodeParameters(**(vars(GIVEN) | {"input_rectified": True}))
+    answer(backend, parameters, info)
+    assert backend.lenses[0].px_per_dioptre == pytest.approx(LENS.px_per_dioptre)
+
+
 def test_a_lens_stronger_than_the_model_knows_by_k_is_scaled_into_its_range(answer):
     backend = AnyLens()
     _, problem = answer(backend, GIVEN, camera_info(24e-3 / 5.6e-6))
@@ -134,7 +143,7 @@ def test_without_k_the_models_own_lens_is_assumed_and_that_is_said(answer):
     assert "the model's own lens is assumed" in problem
 
 
-@pytest.mark.parametrize("guard", ["off", "warn", "blank"])
+@pytest.mark.parametrize("guard", ["ignore", "warn", "blank"])
 def test_beyond_the_models_range_only_the_picture_goes_on(answer, guard, tools):
     parameters = vars(GIVEN) | {"camera_focus_distance_m": 40.0, "lens_guard": guard}
     info = camera_info(12e-3 / 5.6e-6)
@@ -186,6 +195,19 @@ def test_a_bag_says_of_which_distortion_its_points_are_not(tools):
     for rectified in (False, True):
         _, problem = by_bag(Step(), tools, NodeParameters(input_rectified=rectified), info)
         assert ("'double_sphere'" in problem) is not rectified
+
+
+def test_a_bag_says_that_rectified_images_are_taken_for_raw_ones(tools):
+    info = camera_info(60.0)
+    info.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    for topic, rectified, said in (
+        ("/cam/image_rect", False, True),
+        ("/cam/image_rect", True, False),
+        ("/cam/image_raw", False, False),
+    ):
+        parameters = NodeParameters(input_rectified=rectified)
+        _, problem = by_bag(Step(), tools, parameters, info, topic)
+        assert ("set input_rectified" in problem) is said
 
 
 def test_the_cloud_has_no_points_between_two_objects_at_the_cameras_size(answer):

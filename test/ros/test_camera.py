@@ -58,6 +58,17 @@ def test_a_region_of_interest_moves_the_origin():
     assert _check(info, 240, 320, lambda pixels: pixels - (100, 40)) == ""
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "good"), [(320, 240, True), (321, 240, False), (0, 241, False)]
+)
+def test_a_region_outside_the_image_is_no_camera(x, y, good):
+    """A driver that calibrates what it reads out, and tells where on the sensor that lies."""
+    info = _info(roi=RegionOfInterest(x_offset=x, y_offset=y, width=320, height=240))
+    out, problem = CameraInfoCorrector().correct(info, 240, 320)
+    assert bool(out.k[0] > 0) is good
+    assert ("region of interest within its 640x480" in problem) is not good
+
+
 def test_binning_averages_neighbours():
     """Bin u averages columns 3u, 3u+1, 3u+2: its centre is column 3u + 1 of the full image."""
     info = _info(binning_x=3, binning_y=2)
@@ -113,6 +124,21 @@ def test_a_projection_that_was_never_filled_in_is_that_of_the_camera():
     out, problem = CameraInfoCorrector().correct(info, 480, 640)
     assert problem == ""
     np.testing.assert_allclose(_project(out.p, POINTS_M), _project(info.k, POINTS_M))
+
+
+@pytest.mark.parametrize("model", ["plumb_bob", "equidistant", "of another maker"])
+def test_of_a_rectified_image_p_holds_whatever_a_consumer_reads(model):
+    """By K alone, by K and D, and by P: the same pixel for every point, that of P."""
+    info = _info(distortion_model=model, d=[0.1, -0.2], binning_x=2, binning_y=2)
+    out, problem = CameraInfoCorrector().correct(info, 240, 320, rectified=True)
+    assert problem == ""  # D, of whatever length, is of the raw image
+    wanted = (_project(info.p, POINTS_M) - (0.5, 0.5)) / 2
+    plane = np.diag([1.0, 1.0, 0.0]) @ np.array(info.p).reshape(3, 4)
+    baseline = (plane[:, 3] / 2)[:2] / POINTS_M[:, 2:]  # P[3]: of a second camera beside
+    np.testing.assert_allclose(_project(out.p, POINTS_M), wanted)
+    np.testing.assert_allclose(_project(out.k, POINTS_M), wanted - baseline)
+    assert (out.distortion_model, list(out.d)) == ("plumb_bob", [0.0] * 5)
+    assert list(out.r) == np.eye(3).ravel().tolist()
 
 
 def test_each_answer_is_a_message_of_its_own():

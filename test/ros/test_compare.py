@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 import rclpy
@@ -39,13 +40,15 @@ class Cameras:
                 ("depth/image_rect", Image),
                 ("depth/camera_info", CameraInfo),
                 ("uncertainty/image", Image),
-                ("reference/image", Image),
                 ("reference/camera_info", CameraInfo),
             )
         }
         self.arrays, self.summaries = [], []
         self.node.create_subscription(DiagnosticArray, "comparison", self.arrays.append, 10)
         self._stamp_ns = 10**18
+
+    def advertise_reference(self, topic):
+        self.publishers["reference/image"] = self.node.create_publisher(Image, topic, 10)
 
     def listen_late(self):
         """Ask for the summary after it was published: it is latched."""
@@ -67,12 +70,12 @@ class Cameras:
         assert self.spin_until(lambda: self.arrays)
         self.spin_until(lambda: False, 0.5)
 
-    def send(self, topic, values=None, fx=60.0, size=SIZE, delay_s=0.0, frame="camera"):
+    def send(self, topic, values=None, fx=60.0, size=SIZE, delay_s=0.0, frame="camera", **fields):
         kind = CameraInfo if values is None else Image
         if values is None:
             height, width = size
             k = [fx, 0.0, (width - 1) / 2, 0.0, fx, (height - 1) / 2, 0.0, 0.0, 1.0]
-            message = CameraInfo(height=height, width=width, k=k)
+            message = CameraInfo(height=height, width=width, k=k, **fields)
         else:
             plain = encode_depth(values.astype(np.float32), None)
             message = kind(height=plain.height, width=plain.width, encoding="32FC1")
@@ -102,8 +105,10 @@ def start(tmp_path, ros_domain, tools):
     cameras = Cameras(ros_domain)
     processes = []
 
-    def run(log=None, **parameters):
+    def run(log=None, reference="reference/image", **parameters):
         command = [sys.executable, "-m", "ddfd_ros.ros.compare_main", "--ros-args"]
+        command += ["-r", f"reference/image:={reference}"]
+        cameras.advertise_reference(reference)
         values = {"report_period_s": 0.2, "summary_file": tmp_path / "summary.json"} | parameters
         for name, value in values.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -152,6 +157,44 @@ def test_running_errors_and_the_summary(start, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["frames"] == 5
     assert summary["total"]["rms_m"] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("topic", "pixels", "rectified"),
+    [
+        ("depth_registered/image_rect", "auto", True),
+        ("depth/image_raw", "auto", False),
+        ("depth/image_raw", "rectified", True),
+    ],
+)
+def test_a_rectified_reference_is_read_by_p_a_raw_one_by_k_and_d(start, topic, pixels, rectified):
+    """One camera_info for raw and rectified images of one camera, as image_pipeline has it."""
+    k, d, p_focal = 60.0, [-0.3, 0.1, 0.0, 0.0, 0.0], 45.0
+    v, u = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float64)
+    centre = ((SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2)
+    matrix = np.array([[k, 0, centre[0]], [0, k, centre[1]], [0, 0, 1.0]])
+    rays = cv2.undistortPoints(np.stack([u, v], axis=-1).reshape(-1, 1, 2), matrix, np.array(d))
+    rays = rays.reshape(*SIZE, 2)
+
+    def slanted(x, y):
+        return 2.0 / (1 + 0.6 * x - 0.4 * y)
+
+    raw = slanted(rays[..., 0], rays[..., 1])
+    flat = slanted((u - centre[0]) / p_focal, (v - centre[1]) / p_focal)
+    p = [p_focal, 0.0, centre[0], 0.0, 0.0, p_focal, centre[1], 0.0, 0.0, 0.0, 1.0, 0.0]
+    fields = {"d": d, "p": p, "distortion_model": "plumb_bob"}
+    cameras, _ = start(reference=topic, reference_pixels=pixels, stride=1)
+    cameras.ready()
+    for name in ("depth/camera_info", "reference/camera_info"):
+        cameras.send(name, **fields)
+    cameras.next_frame()
+    cameras.send("depth/image_rect", raw)  # our node does not rectify
+    cameras.send("reference/image", flat if rectified else raw)
+    assert cameras.spin_until(lambda: cameras.status("total")[0].message == "1 frames")
+    _, values = cameras.status("total")
+    assert values["pixels"] > 0.9 * raw.size
+    slope_m = np.abs(np.gradient(flat)).max()  # per pixel: the nearest one is taken
+    assert values["rms_m"] < 0.5 * slope_m
 
 
 def test_another_frame_needs_extrinsics(start):
@@ -205,10 +248,11 @@ def test_misspelt_parameters_are_told(start, tmp_path):
     assert "max_time_difference_s" in said
 
 
-def test_a_wrong_parameter_is_named():
+@pytest.mark.parametrize("wrong", ["stride:=0", "reference_pixels:=bent"])
+def test_a_wrong_parameter_is_named(wrong):
     command = [sys.executable, "-m", "ddfd_ros.ros.compare_main", "--ros-args"]
     result = subprocess.run(
-        [*command, "-p", "stride:=0"], capture_output=True, text=True, timeout=60, check=False
+        [*command, "-p", wrong], capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 2
-    assert "stride" in result.stderr + result.stdout
+    assert wrong.partition(":")[0] in result.stderr + result.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
 HEIGHT, WIDTH = 48, 64
 
@@ -72,8 +72,9 @@ def test_camera_info_missing_then_late(shared_stage, tools):
         _calibration(width=WIDTH * 2),
         _calibration(width=0, height=0),
         _calibration(width=2**32 - 1, height=1),
+        _calibration(roi=RegionOfInterest(x_offset=600, width=WIDTH, height=HEIGHT)),
     ],
-    ids=["K[0] = 0", "K[0] < 0", "another aspect", "no size", "absurd size"],
+    ids=["K[0] = 0", "K[0] < 0", "another aspect", "no size", "absurd size", "region outside"],
 )
 def test_a_wrong_camera_info_in_mid_stream_is_said_and_cured(shared_stage, tools, bad):
     peer = shared_stage.peer

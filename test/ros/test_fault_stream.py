@@ -76,6 +76,8 @@ def test_the_camera_stops_and_returns(shared_stage, tools):
     )
     assert values["level"] == "1"
     assert float(values["input_hz"]) == 0.0
+    for name in ("age_p95_ms", "infer_p95_ms", "valid_fraction", "median_sigma_m"):
+        assert values[name] == "nan"  # those of the last answer say nothing about now
 
     _fresh(shared_stage)
     stamps = _stream(peer, message, 30)
@@ -88,6 +90,29 @@ def test_the_camera_stops_and_returns(shared_stage, tools):
     # The pause is one interruption, not two hundred frames that the transport lost.
     # A loaded machine loses some; the pause alone would make it 0.7.
     assert float(values["missing_fraction"]) < 0.4, values["message"]
+
+
+def test_a_camera_of_changing_rate_loses_no_frames(shared_stage, tools):
+    """In dim light every other exposure takes twice as long: nothing is lost by that."""
+    peer = shared_stage.peer
+    message = tools.image_message(tools.picture())
+    for number in range(60):
+        peer.send(message)
+        peer.spin_for(0.02 if number % 2 else 0.05)
+    values = peer.report(in_flight="0")
+    assert "get lost" not in values["message"], values["missing_fraction"]
+
+
+def test_a_camera_whose_clock_is_ahead_is_told(stage, tools):
+    stage.start()
+    stage.peer.wait_for_camera()
+    stage.peer.listen("depth")
+    message = tools.image_message(tools.picture())
+    for _ in range(5):
+        stamp = stage.peer.send(message, age_s=-60.0)
+        assert stage.peer.answer("depth", stamp) is not None
+    values = stage.peer.report(message=lambda text: "ahead of this node's clock" in text)
+    assert values["level"] == "1"
 
 
 def test_resolution_and_encoding_change_in_mid_stream(shared_stage, tools):
@@ -207,6 +232,8 @@ def test_time_jumps_back_when_a_bag_begins_again(stage, tools):
     start_ns, step_ns, frames = 1000 * 10**9, 33_000_000, 12
     # Before the first /clock the node's time is zero: no frame is older than that.
     assert peer.answer("depth", peer.send(message)) is not None
+    values = peer.report(answered="1", message=lambda text: "nothing came on /clock" in text)
+    assert (values["level"], values["age_p50_ms"]) == ("1", "nan")
     _fresh(stage)
 
     def play(stamp_ns, now_ns):
@@ -229,6 +256,7 @@ def test_time_jumps_back_when_a_bag_begins_again(stage, tools):
     assert got == dict.fromkeys(stamps, 3)
     values = peer.report(in_flight="0", answered=str(3 * frames + 1))
     assert values["level"] == "1" or "lost" not in values["message"]
+    assert "/clock" not in values["message"]
     assert -100 < float(values["age_p50_ms"]) <= float(values["age_p95_ms"]) < 500
     # The bag's clock is the one that counts: a stamp two seconds behind it is too old.
     play(stamps[-1] - 2 * 10**9, stamps[-1])

@@ -125,7 +125,7 @@ def test_blank_depth_is_unknown_in_the_zones_too():
     assert np.isnan(got.depth_m).all()
     assert (got.zones == 255).all()
     assert got.sigma_m is got.defocus_px is values
-    for guard in ("off", "warn", "blank"):
+    for guard in ("ignore", "warn", "blank"):
         got = guarded(estimate, beyond, NodeParameters(lens_guard=guard))
         assert np.isnan([got.depth_m, got.sigma_m, got.defocus_px]).all()
         assert (got.zones == 255).all()

@@ -118,6 +118,26 @@ def test_the_cloud_re_projected_gives_the_depth_back_to_a_millimetre(peer, tools
     np.testing.assert_array_equal(z, sampled[sampled <= 4.0])
 
 
+def test_of_rectified_images_cloud_and_camera_info_are_those_of_p(peer, tools):
+    peer.listen("depth", "points", "depth_info")
+    p = [0.8 * K[0], 0.0, 30.0, 0.0, 0.0, 0.8 * K[4], 25.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    peer.info.publish(camera_info(p=p, d=[-0.3, 0.1, 0.0, 0.0, 0.0]))
+    peer.spin_for(0.3)
+    assert peer.set(cloud_decimation=1, input_rectified=True) == [""] * 2
+    stamp = peer.send(tools.image_message(tools.picture(HEIGHT, WIDTH, seed=1)))
+    xyz = points_of(peer.answer("points", stamp)).astype(np.float64)
+    info = peer.answer("depth_info", stamp)
+    k = [p[0], 0.0, p[2], 0.0, p[5], p[6], 0.0, 0.0, 1.0]
+    assert (list(info.k), list(info.p), list(info.d)) == (k, p, [0.0] * 5)
+    pixels = (xyz @ np.array(k).reshape(3, 3).T) / xyz[:, 2:]
+    assert len(pixels) == HEIGHT * WIDTH
+    assert np.abs(pixels - np.rint(pixels)).max() < 0.01
+    peer.set(input_rectified=False)
+    stamp = peer.send(tools.image_message(tools.picture(HEIGHT, WIDTH, seed=1)))
+    info = peer.answer("depth_info", stamp)
+    assert (list(info.k), list(info.p), info.d[0]) == (K, p, -0.3)
+
+
 def test_the_cloud_in_colour_gated_by_sigma_and_organized(peer, tools):
     peer.listen("points")  # neither sigma nor picture is listened to: computed for the cloud
     rgb = tools.picture(HEIGHT, WIDTH, seed=2)

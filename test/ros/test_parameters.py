@@ -97,3 +97,10 @@ def test_the_page_about_the_node_names_every_parameter(repository):
     groups = ("engine_", "camera_", "cloud_")
     missing = [n for n in defaults() if f"`{n}`" not in text and not n.startswith(groups)]
     assert missing == []
+
+
+@pytest.mark.parametrize("item", [f for f in fields(NodeParameters) if f.metadata["choices"]])
+def test_a_choice_may_be_written_in_yaml_as_it_is(item):
+    """The word off would be a boolean there, and the node would refuse to start."""
+    for choice in item.metadata["choices"]:
+        assert yaml.safe_load(f"{item.name}: {choice}") == {item.name: choice}

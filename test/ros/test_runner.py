@@ -17,6 +17,7 @@ from ddfd_ros.ros.runner import Runner
 from ddfd_ros.ros.statistics import Statistics
 
 NODE = SimpleNamespace(
+    resolve_topic_name=lambda topic: f"/{topic}",
     get_logger=lambda: get_logger("runner_test"),
     get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0)),
 )

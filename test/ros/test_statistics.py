@@ -11,6 +11,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.logging import get_logger
 
+from ddfd_ros.core.field_record import FieldRecord
 from ddfd_ros.core.image_quality import ImageQuality
 from ddfd_ros.core.platform_health import PlatformHealth
 from ddfd_ros.core.types import Estimate
@@ -51,6 +52,27 @@ def test_a_camera_that_stopped_loses_no_frames():
     assert statistics.snapshot().missing_fraction == 0.0
 
 
+def test_a_camera_of_changing_rate_loses_no_frames_by_its_numbers():
+    """In dim light a camera's exposures differ; the sender's numbers tell that none is lost."""
+    statistics, stamp_ns = Statistics(), 0
+    for number in range(100):
+        statistics.count_gap(0 if number else None)  # a sender that was started anew
+        statistics.count_received(stamp_ns)
+        stamp_ns += PERIOD_NS * (1 + number % 2)
+    assert missing_fraction([0, *np.cumsum([PERIOD_NS, 2 * PERIOD_NS] * 20).tolist()]) > 0.2
+    assert statistics.snapshot().missing_fraction == 0.0
+    for _ in range(100):  # one in four is lost
+        statistics.count_gap(1)
+        for _ in range(2):
+            statistics.count_gap(0)
+        statistics.count_received(stamp_ns)
+    snapshot = statistics.snapshot()
+    assert snapshot.missing_fraction == pytest.approx(0.25)
+    assert snapshot.events == {"frames_missed": 100}
+    statistics.listen()
+    assert statistics.snapshot().missing_fraction == 0.0
+
+
 def test_few_stamps_prove_nothing():
     assert missing_fraction([0, 1, 100, 200]) == 0.0
 
@@ -72,8 +94,41 @@ def test_rates_and_percentiles():
     assert snapshot.stages_ms == {"infer": pytest.approx((100.0, 190.0))}
     assert snapshot.valid_fraction == pytest.approx(0.75)
     assert snapshot.median_sigma_m == 0.25
-    clock.now += 10.0
-    assert statistics.snapshot().rate_hz == 0.0
+    clock.now += 10.0  # what the last answer was like is history
+    snapshot = statistics.snapshot()
+    assert snapshot.rate_hz == 0.0
+    assert np.isnan([*snapshot.age_ms, *snapshot.stages_ms["infer"]]).all()
+    assert np.isnan([snapshot.valid_fraction, snapshot.median_sigma_m]).all()
+
+
+def test_ages_that_were_not_known_hide_none_of_those_that_are():
+    statistics = Statistics(_Clock())
+    for age_ms in (float("nan"), 10.0, float("nan"), 20.0):  # before the first /clock
+        statistics.count_answered(Estimate(), age_ms, {})
+    assert statistics.snapshot().age_ms == pytest.approx((15.0, 19.5))
+
+
+def test_figures_of_a_field_test_are_those_of_answers_only():
+    """Answered for 3 s, then every frame fails for 27 s: the summary's means are of the 3 s."""
+    clock, record = _Clock(), FieldRecord()
+    statistics = Statistics(clock)
+    estimate = Estimate(depth_m=np.ones((16, 16), np.float32))
+    for number in range(300):
+        statistics.count_received(number * 10**8)
+        if number < 30:
+            statistics.count_answered(estimate, 50.0, {"infer": 40.0})
+        else:
+            statistics.count_failed("ImageFormatError")
+        if number % 10 == 0:
+            status = diagnostics("ddfd", ACTIVE, statistics.snapshot(), Time()).status[0]
+            values = {item.key: item.value for item in status.values}
+            record.add("ddfd", ord(status.level), status.message, values, clock.now)
+        clock.now += 0.1
+    numbers = record.to_dict(clock.now)["statuses"]["ddfd"]["numbers"]
+    for key in ("age_p95_ms", "infer_p95_ms", "valid_fraction"):
+        assert numbers[key]["reports"] <= 6  # 3 s, and as long until it is told
+        assert np.isnan(numbers[key]["last"])
+    assert numbers["rate_hz"]["last"] == 0.0
 
 
 def _run(period_s, frames, every=1, clock=None):
@@ -175,6 +230,15 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
         (ACTIVE, {"arriving": False, "answering": False}, WARN, "no frames arrive"),
         (ACTIVE, {"answering": False, "recent_drops": {"stale"}}, WARN, "max_age_s"),
         (ACTIVE, {"answering": False, "recent_drops": {"idle", "stale"}}, OK, "nobody listens"),
+        (
+            NodeStatus(state="active", image_topic="/front/image", image_publishers=0),
+            {"arriving": False, "answering": False},
+            WARN,
+            "no frames arrive on /front/image, nobody publishes it",
+        ),
+        (ACTIVE, {"age_ms": (-2500.0, 5.0)}, WARN, "2.5 s ahead of this node's clock"),
+        (ACTIVE, {"age_ms": (-100.0, 50.0)}, OK, "30.0 Hz"),
+        (NodeStatus(state="active", clock_problem="no /clock"), {}, WARN, "no /clock"),
         (ACTIVE, {"missing_fraction": 0.4}, WARN, "FASTRTPS_DEFAULT_PROFILES_FILE"),
         (ACTIVE, {"recent_events": {"qos_incompatible"}}, WARN, "qos_overrides"),
         (ACTIVE, {"events": {"qos_incompatible": 1}}, OK, "30.0 Hz"),

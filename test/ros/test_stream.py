@@ -154,6 +154,9 @@ def test_stale_frames_are_dropped_and_counted(shared_stage, tools):
     assert peer.answer("depth", stamp, timeout_s=0.5) is None
     assert int(peer.report(in_flight="0")["dropped_stale"]) >= 1
     assert "max_age_s" in shared_stage.nodes[0].log
+    message.header.stamp.sec = message.header.stamp.nanosec = 0
+    peer.camera.publish(message)
+    assert peer.spin_until(lambda: "got no stamp" in shared_stage.nodes[0].log)
     peer.set(max_age_s=0.0)
     stamp = peer.send(message, age_s=5.0)
     assert peer.answer("depth", stamp) is not None
@@ -214,6 +217,8 @@ def test_compressed_input(stage, tools):
     stage.start(image_transport="compressed")
     peer = stage.peer
     peer.wait_for_match(peer.compressed)
+    said = peer.report(message=lambda text: "no frames arrive" in text)["message"]
+    assert said.startswith("no frames arrive on /image_raw/compressed")
     peer.listen("depth")
     rgb = tools.picture(seed=5)
     message = CompressedImage(format="rgb8; png compressed bgr8")
