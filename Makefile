@@ -13,8 +13,9 @@ OUT ?= out
 TORCH_INDEX ?=
 # Further arguments for pytest: make test PYTEST_ARGS="-k optics"
 PYTEST_ARGS ?=
-# Processes that share the files of tests; 0: one after the other in this one.
-JOBS ?= 2
+# Processes that share the files of tests, one more than cores since tests of the node wait at times;
+# 0: one after the other in this one.
+JOBS ?= 3
 BENCH_ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -50,7 +51,7 @@ demo: $(VENV)/.demo  ## run the node on an image stream: pictures in out/, a tab
 	$(PY) -m ddfd_demo $(if $(INPUT),--input "$(INPUT)") --out "$(OUT)"
 
 test: lint  ## everything that decides whether a change is good: linters, types, tests
-	$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(PY) -m ruff check .

@@ -337,6 +337,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(str(error), style="red", markup=False)
         return 1
     steps = ordered_steps(options.models, options.precisions, options.head_sets)
+    if options.engines_only:
+        steps = [step for step in steps if step.precision]
     with _folder(options.keep) as folder:
         bench = Bench(options, machine, folder)
         bench.run(steps, console)
@@ -360,6 +362,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
                         help="keep engines and kernel timings there; what is there is measured "
                         "without building it again")  # fmt: skip
+    parser.add_argument("--engines-only", action="store_true",
+                        help="compare with nothing: torch, ONNX Runtime, floor")  # fmt: skip
     parser.add_argument("--engine-options", nargs=argparse.REMAINDER, default=[],
                         help="further arguments of ddfd-engine, at the end")  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ddfd_ros.core.lens_calibration import LensCalibrationError
 from ddfd_ros.inference import RUNTIMES
+from ddfd_ros.inference.base import MIN_SIDE_PX
 from ddfd_ros.ros.engine_parameters import EngineParameters
 from ddfd_ros.ros.lens_file import lens_in_force, read_lens_file
 from ddfd_ros.ros.parameter_field import (
@@ -138,6 +139,12 @@ class NodeParameters(
         """Refuse values that make no sense, alone or together."""
         for item in fields(self):
             check_value(item, getattr(self, item.name))
+        for name in ("network_width", "network_height"):
+            if 0 < (side := getattr(self, name)) < MIN_SIDE_PX:
+                raise ParameterError(
+                    f"{name}: expected 0 (no limit) or at least {MIN_SIDE_PX} pixels, the least "
+                    f"that a model takes, got {side}"
+                )
         for low_name, high_name in _LIMITS:
             low, high = getattr(self, low_name), getattr(self, high_name)
             if high and low >= high:

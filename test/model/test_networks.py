@@ -87,6 +87,7 @@ def test_defaults_can_be_listed():
         "lens": LENS_PRESETS["nyu-8m"],
         "depth_range_m": (0.5, 10.0),
         "lens_input": False,
+        "width": 1.0,
     }
 
 

@@ -54,6 +54,7 @@ def test_the_shipped_file_holds_exactly_the_defaults(repository):
         ({"threads": True}, ["threads", "int", "True"]),
         ({"runtime": "caffe"}, ["runtime", "onnxruntime", "caffe"]),
         ({"min_depth_m": 4.0, "max_depth_m": 4.0}, ["min < max", "4.0"]),
+        ({"network_height": 31}, ["network_height", "at least 32", "31"]),
     ],
 )
 def test_senseless_values_are_refused_by_name(values, words):

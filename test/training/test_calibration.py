@@ -501,6 +501,7 @@ def test_one_frame_does_not_tell_how_sure_it_is(monkeypatch):
 
 
 def test_where_windows_cannot_tell_the_shape_it_is_between(monkeypatch):
+    monkeypatch.setattr(rgbd, "_DRAWS", 50)
     dioptre = np.linspace(0.3, 2.0, 60)
 
     def one_shape_explains(sample, frame, response):

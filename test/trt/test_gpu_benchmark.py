@@ -90,8 +90,10 @@ def test_the_whole_benchmark_over_the_stand_in(bench, shipped, tmp_path):
     # Again: nothing is built, and only what is asked for.
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "k").rglob("*.engine")}
     done, found = bench("--models", shipped, "--precisions", "fp16", "--head-sets", "depth",
-                        "--keep", str(tmp_path / "k"), STANDIN_WRONG="2")  # fmt: skip
+                        "--engines-only", "--keep", str(tmp_path / "k"),
+                        STANDIN_WRONG="2")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    assert found["models"][shipped]["others"] == {}
     assert set(found["models"][shipped]["engines"]) == {"fp16 depth"}
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
 
@@ -100,7 +102,7 @@ def test_an_engine_that_was_kept_is_not_taken_for_another(bench, shipped, tmp_pa
     keep, level = tmp_path / "k", ["--optimization-level", "2"]
     for size, options in (("96x64", []), ("64x32", []), ("96x64", level)):
         done, found = bench("--models", shipped, "--precisions", "fp16", "--head-sets", "depth",
-                            "--keep", str(keep), "--size", size,
+                            "--engines-only", "--keep", str(keep), "--size", size,
                             *(["--engine-options", *options] if options else []))  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert found["models"][shipped]["engines"]["fp16 depth"]["p50_ms"] > 0
@@ -120,7 +122,7 @@ def test_an_engine_that_was_kept_is_not_taken_for_another(bench, shipped, tmp_pa
 
 def test_what_fails_does_not_take_the_rest_along(bench, shipped):
     done, found = bench("--models", "no-such-network", shipped, "--precisions", "fp16", "int8",
-                        "--head-sets", "depth")  # fmt: skip
+                        "--head-sets", "depth", "--engines-only")  # fmt: skip
     assert done.returncode == 1
     assert "no-such-network" in found["models"]["no-such-network"]["error"]
     engines = found["models"][shipped]["engines"]
