@@ -33,7 +33,8 @@ CONSTRAINTS := requirements/constraints.txt
 COMMON += -r requirements/ros.txt
 endif
 
-PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input \
+# What is imported is compiled then; compiling everything takes longer than downloading it.
+PIP_INSTALL := $(PY) -m pip install --no-compile --disable-pip-version-check --no-input \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c $(CONSTRAINTS)
 # The package itself, in place; its dependencies have just been installed.
 SELF_INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input --quiet \

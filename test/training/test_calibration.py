@@ -402,7 +402,7 @@ def test_no_more_frames_of_a_folder_are_read_than_asked_for(tmp_path, monkeypatc
     assert (read[0], read[-1]) == ("00", "78")
 
 
-def room(index, lens=None, kernel="gaussian", sigma_per_diameter=0.37, finer=3):
+def room(index, lens=None, kernel="gaussian", sigma_per_diameter=0.37, finer=2):
     """A rendered room with a photograph through a lens, averaged over pixels as a sensor does."""
     rgb, depth_m = SyntheticScene(index).render(0.0, 200 * finer, 280 * finer)
     middle = slice(finer // 2, None, finer)
