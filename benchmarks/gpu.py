@@ -130,6 +130,13 @@ def run_json(module: str, *arguments: str, timeout_s: float | None = None) -> di
     return values
 
 
+def reason(said: str) -> str:
+    """Why ``ddfd-engine`` ended, out of its standard error: whole, or the end of a crash's."""
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    whole = lines[-1].removeprefix("error: ") if lines else " ".join(said.split()[-60:])
+    return whole or "it printed nothing"
+
+
 class Bench:
     """The figures of all models, written whenever one is added.
 
@@ -147,14 +154,14 @@ class Bench:
         self._end = time.monotonic() + (options.limit_s or float("inf"))
 
     @property
-    def failed(self) -> bool:
-        """Whether anything went wrong; what is not installed is no failure."""
+    def failures(self) -> list[str]:
+        """What went wrong, in words; what is not installed is no failure."""
         parts = [
-            part
-            for result in self.results.values()
-            for part in (result, result["others"], *result["engines"].values())
+            (f"{name} {what}", part)
+            for name, result in self.results.items()
+            for what, part in {"": result, "others": result["others"], **result["engines"]}.items()
         ]
-        return any("error" in part for part in parts)
+        return [f"{name.strip()}: {part['error']}" for name, part in parts if "error" in part]
 
     def run(self, steps: Sequence[Step], console: Console) -> None:
         """Do the steps, none of them begun after the time limit."""
@@ -203,9 +210,10 @@ class Bench:
         arguments += ["--checkpoint", str(checkpoint)] if checkpoint else []
         left_s = self._end - time.monotonic() if self._options.limit_s else None
         others = run_json("benchmarks.gpu_others", *arguments, timeout_s=left_s)
+        result["others"] = others
         width, height = self._options.size
         work = count_work(onnx.load(path), height, width)
-        result |= {"others": others, "operations": work.operations}
+        result["operations"] = work.operations
         rates = [others.get(key) for key in ("matrix_operations_per_s", "bytes_per_s")]
         if all(rates):
             result["floor_ms"] = work.floor_ms(*rates)
@@ -234,7 +242,7 @@ class Bench:
             command += self._options.engine_options
             build = subprocess.run(command, capture_output=True, text=True, check=False)
             if build.returncode:
-                return {"error": " ".join(build.stderr.split()[-60:])}
+                return {"error": reason(build.stderr)}
         manifest = read_manifest(engine, verify=False)
         growth = self._options.growth_frames if heads is None and precision == "fp16" else 0
         figures = run_json(
@@ -276,15 +284,17 @@ def write_models(names: Sequence[str], folder: Path, console: Console) -> int:
 
 def table(results: dict[str, Any], size: str) -> Table:
     """The figures for people."""
-    made = Table(title=f"latency with copies at {size}, ms")
+    made = Table(title=f"latency with copies at {size}, ms; x: times as fast as torch eager")
     for column in ("model", "runtime", "p50", "p95", "p99", "frames/s", "GPU MB", "start s"):
         made.add_column(column, justify="left" if column in ("model", "runtime") else "right")
+    for kind in ("fp32", "tf32"):
+        made.add_column(f"x {kind}", justify="right")
     for name, result in results.items():
         rows = {key: value for key, value in result["others"].items() if isinstance(value, dict)}
         rows |= {f"TensorRT {key}": value for key, value in result["engines"].items()}
         for runtime, values in rows.items():
             if "p50_ms" not in values:
-                made.add_row(name, runtime, values.get("error", "-")[:60])
+                made.add_row(name, runtime, "failed")
                 continue
             latency = [f"{values[key]:.3f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
             rate, used = values.get("frames_per_s"), values.get("engine_gpu_bytes")
@@ -292,11 +302,20 @@ def table(results: dict[str, Any], size: str) -> Table:
             made.add_row(
                 name, runtime, *latency,
                 f"{rate:.0f}" if rate else "", f"{used / 1e6:.0f}" if used else "",
-                f"{begin:.1f}" if begin else "",
+                f"{begin:.1f}" if begin else "", *factors(values, result["others"]),
             )  # fmt: skip
         if "floor_ms" in result:
             made.add_row(name, "floor by work", f"{result['floor_ms']:.3f}")
     return made
+
+
+def factors(values: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    """How many times as fast as torch in true single precision, and in TF32; "" where unknown."""
+    eager = [others.get(f"torch eager {kind}") for kind in ("fp32", "tf32")]
+    return [
+        f"{torch['p50_ms'] / values['p50_ms']:.1f}" if isinstance(torch, dict) else ""
+        for torch in eager
+    ]
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -329,6 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write ``gpu.json`` and ``gpu.png``; 1 without a GPU or when any failed."""
     options = _parser().parse_args(arguments)
     console = Console()
+    console.width = max(console.width, 120)  # a table in a file or log is not to be cut
     try:
         if options.only_models is not None:
             return write_models(options.models, options.only_models, console)
@@ -343,8 +363,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = Bench(options, machine, folder)
         bench.run(steps, console)
     console.print(table(bench.results, "{}x{}".format(*options.size)))
+    for text in bench.failures:
+        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     plot(bench.results, options.out / "gpu.png")
-    return int(bench.failed)
+    return int(bool(bench.failures))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_others --checkpoint M.pt --onnx M.onnx --size 640x480
 
 Prints lines of JSON, each when it is known. What is not installed is named with the reason instead
-of a figure. Torch is measured in true single precision and in TF32, which it takes for
-convolutions unless told otherwise, and which keeps ten bits of the mantissa.
+of a figure. Torch and ONNX Runtime are measured in true single precision and in TF32, which both
+take for convolutions unless told otherwise, and which keeps ten bits of the mantissa.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,21 +121,25 @@ def _device_seconds(torch: Any, work: Callable[[], Any], repeats: int = 20) -> f
     return (time.perf_counter() - start) / repeats
 
 
-def onnx_runtime(
+def onnx_runs(
     path: str, size: tuple[int, int], repeats: int, warm_up_s: float
-) -> dict[str, Any]:
-    """ONNX Runtime's CUDA provider, where it is installed."""
+) -> Iterator[tuple[str, Any]]:
+    """ONNX Runtime's CUDA provider, where it is installed: names and figures."""
     from ddfd_ros.core.errors import DdfdError
     from ddfd_ros.core.metadata import golden_image
     from ddfd_ros.inference import open_backend
 
     image = golden_image(*size, seed=1)
-    try:
-        with open_backend(path, "onnxruntime", device="cuda") as backend:
-            figures = _timed(lambda: backend.infer(image), repeats, warm_up_s)
-            return {"onnxruntime cuda": figures}
-    except DdfdError as error:
-        return {"onnxruntime cuda": str(error)}
+    for name, precision in (
+        ("onnxruntime cuda fp32", "float32"),
+        ("onnxruntime cuda tf32", "auto"),
+    ):
+        try:
+            with open_backend(path, "onnxruntime", device="cuda", precision=precision) as backend:
+                figures = _timed(partial(backend.infer, image), repeats, warm_up_s)
+                yield name, {"device": backend.device, **figures}
+        except DdfdError as error:
+            yield name, str(error)
 
 
 def _timed(work: Callable[[], Any], repeats: int, warm_up_s: float) -> dict[str, float]:
@@ -160,8 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, figures in torch_runs(got.checkpoint, size, got.repeats, got.warm_up_s):
             print(json.dumps({name: figures}), flush=True)
     if got.onnx:
-        figures = onnx_runtime(got.onnx, size, got.repeats, got.warm_up_s)
-        print(json.dumps(figures), flush=True)
+        for name, figures in onnx_runs(got.onnx, size, got.repeats, got.warm_up_s):
+            print(json.dumps({name: figures}), flush=True)
     return 0
 
 

@@ -70,17 +70,24 @@ def engine_name(
     return "-".join(parts) + ".engine"
 
 
-def find_engine(wish: EngineWish, folders: Iterable[Path]) -> tuple[Path | None, list[str]]:
+def find_engine(
+    wish: EngineWish, folders: Iterable[Path], refused: Collection[str] = ()
+) -> tuple[Path | None, list[str]]:
     """The first engine that fits, or None, and why those passed over do not fit.
 
     Damaged engines and engines of another machine or model are passed over with their reason;
     those of another precision, size or without a wanted head silently.
+
+    Args:
+        wish: What it is wanted for.
+        folders: Where to look, in this order.
+        refused: Digests of engines that must not serve; passed over silently.
     """
     digest, reasons = file_sha256(wish.onnx_path), []
     for path in _candidates(wish.onnx_path, folders):
         try:
             manifest = read_manifest(path, verify=False)
-            if not _serves(manifest, wish):
+            if manifest.engine_sha256 in refused or not _serves(manifest, wish):
                 continue
             if mismatches := manifest.mismatches(wish.machine, digest):
                 reasons.append(f"{path.name}: {'; '.join(mismatches)}")

@@ -12,6 +12,7 @@ from typing import Any
 from ddfd_ros.core.errors import DdfdError, ModelLoadError
 from ddfd_ros.core.sidecar import require_model_file
 from ddfd_ros.inference.base import Backend, BackendOptions, one_line
+from ddfd_ros.inference.tensorrt_api import driver_is_missing, no_pycuda
 
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "ddfd_ros.inference.onnx_backend:OnnxBackend",
@@ -109,6 +110,8 @@ def _backend_class(runtime: str) -> type[Backend]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
+        if driver_is_missing(error):
+            raise no_pycuda(error) from error
         raise ModelLoadError(
             f"runtime {runtime}: expected its Python package, got {error}; install it (see "
             "requirements/) or choose another of "

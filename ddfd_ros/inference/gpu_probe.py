@@ -16,7 +16,12 @@ from dataclasses import asdict
 from ddfd_ros.core.errors import DdfdError, ModelLoadError
 from ddfd_ros.inference.base import DeviceError
 from ddfd_ros.inference.engine_manifest import GpuMachine
-from ddfd_ros.inference.tensorrt_api import FULL_PACKAGES, LEAN_PACKAGES, load_tensorrt
+from ddfd_ros.inference.tensorrt_api import (
+    FULL_PACKAGES,
+    LEAN_PACKAGES,
+    load_tensorrt,
+    no_pycuda,
+)
 
 _MARK = "ddfd-gpu "
 _TIMEOUT_S = 60.0
@@ -73,7 +78,9 @@ def main() -> int:
         api = load_tensorrt()
         with contextlib.closing(CudaSession()) as session:
             values = asdict(machine_of(api, session))
-    except (DdfdError, ImportError, OSError) as error:
+    except ImportError as error:
+        values = {"error": str(no_pycuda(error))}
+    except (DdfdError, OSError) as error:
         values = {"error": str(error)}
     print(_MARK + json.dumps(values), flush=True)
     return 0

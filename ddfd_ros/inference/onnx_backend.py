@@ -14,6 +14,7 @@ from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.inference.base import Backend, BackendOptions
 from ddfd_ros.inference.graph import INPUT_NAME, Port, check_graph
 from ddfd_ros.inference.onnx_file import keep_outputs, load_onnx
+from ddfd_ros.inference.precision import HALF
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
@@ -42,7 +43,7 @@ class OnnxBackend(Backend):
         )
         self._model = model
         self._options = _session_options(options)
-        self._providers = [provider]
+        self._providers = [(provider, _provider_options(options))]
         self._sessions: dict[tuple[str, ...], Any] = {}
         whole = onnxruntime.InferenceSession(model, self._options, providers=self._providers)
         # Without its libraries (cuDNN, cuBLAS) a provider is left out with a warning only.
@@ -52,6 +53,10 @@ class OnnxBackend(Backend):
                 f"session on {whole.get_providers()}; install the CUDA and cuDNN libraries that "
                 "this onnxruntime-gpu needs (its log names them) or use cpu"
             )
+        if options.device == "cuda":
+            single = whole.get_provider_options()[provider].get("use_tf32") == "0"
+            self.device += ", float32" if single else ", tf32"
+            self.tolerance_scale = 1.0 if single else HALF.scale  # as many bits of the mantissa
         self._batched = check_graph(
             contract, _ports(whole.get_inputs()), _ports(whole.get_outputs())
         )
@@ -88,6 +93,12 @@ def _session_options(options: BackendOptions) -> Any:
     session.log_severity_level = 3  # errors only
     session.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spin)))
     return session
+
+
+def _provider_options(options: BackendOptions) -> dict[str, str]:
+    # Left alone, the CUDA provider rounds what convolutions take to ten bits of the mantissa.
+    # Before 1.18 it cannot be told: it starts without its options then, and with TF32.
+    return {"use_tf32": str(int(options.precision == "auto"))} if options.device == "cuda" else {}
 
 
 def _ports(arguments: Iterable[Any]) -> list[Port]:

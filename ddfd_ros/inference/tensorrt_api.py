@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ddfd_ros.core.errors import ModelLoadError
+from ddfd_ros.core.errors import DdfdError, ModelLoadError
 from ddfd_ros.inference.base import DeviceError
 
 FULL_PACKAGES = ("tensorrt", "tensorrt_bindings")
@@ -227,6 +227,24 @@ def load_tensorrt(*, build: bool = False) -> TensorRt:
     raise ModelLoadError(
         f"tensorrt: expected {what}, got {'; '.join(failures)}; on a Jetson it comes with JetPack "
         "(apt install python3-libnvinfer), on a desktop with pip install tensorrt"
+    )
+
+
+def driver_is_missing(error: ImportError) -> bool:
+    """Whether pycuda is there, but not the driver that it is linked against."""
+    return "libcuda.so" in str(error)
+
+
+def no_pycuda(error: ImportError) -> DdfdError:
+    """What it means that pycuda does not load, and what to do."""
+    if driver_is_missing(error):
+        return DeviceError(
+            f"CUDA: expected NVIDIA's driver, got {error}; install it, or name its folder in "
+            "LD_LIBRARY_PATH; a container has to be started with the NVIDIA runtime"
+        )
+    return ModelLoadError(
+        f"pycuda: expected it beside TensorRT, got {error}; see docs/tensorrt.md for how to "
+        "install it"
     )
 
 

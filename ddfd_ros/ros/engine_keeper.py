@@ -172,8 +172,7 @@ class EngineKeeper:
         self._tell("")
 
     def _find(self, wish: EngineWish) -> tuple[Path | None, list[str]]:
-        path, reasons = find_engine(wish, self._plan.folders)
-        return (None if path is not None and self._digest(path) in self._bad else path), reasons
+        return find_engine(wish, self._plan.folders, self._bad)
 
     def _find_or_build(self, wish: EngineWish) -> Path:
         plan = self._plan

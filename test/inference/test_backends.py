@@ -57,6 +57,58 @@ def test_a_cuda_provider_that_does_not_start_is_not_taken_for_the_gpu(make, tmp_
         open_backend(path, "onnxruntime", device="cuda")
 
 
+@pytest.fixture
+def cuda_provider(monkeypatch):
+    """Lets ONNX Runtime name its CUDA provider with its options, while the CPU computes."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    real, name, told = onnxruntime.InferenceSession, "CUDAExecutionProvider", []
+
+    def install(knows_tf32=True):
+        class Session(real):
+            def __init__(self, model, options, providers):
+                told.append(providers)
+                super().__init__(model, options, providers=["CPUExecutionProvider"])
+
+            def get_providers(self):
+                return [name, "CPUExecutionProvider"]
+
+            def get_provider_options(self):
+                return {name: dict(told[-1][0][1]) if knows_tf32 else {}}
+
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [name])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        return told
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("precision", "option", "said", "scale"),
+    [("float32", "0", "float32", 1), ("auto", "1", "tf32", 4)],
+)
+def test_single_precision_on_cuda_is_not_tf32(
+    make, tmp_path, cuda_provider, precision, option, said, scale
+):
+    """The provider rounds convolutions to ten bits of the mantissa unless told otherwise."""
+    told = cuda_provider()
+    path = make.write_model(tmp_path / "tiny.onnx")
+    with open_backend(path, "onnxruntime", device="cuda", precision=precision) as backend:
+        backend.infer(picture(64, 96), ["depth_m"])  # a session of its own
+        assert backend.device.endswith(f", cuda, automatic threads, {said}")
+        assert backend.tolerance_scale == scale
+    assert told == [[("CUDAExecutionProvider", {"use_tf32": option})]] * 2
+
+
+def test_a_cuda_provider_that_cannot_do_without_tf32_is_not_called_float32(
+    make, tmp_path, cuda_provider
+):
+    cuda_provider(knows_tf32=False)
+    path = make.write_model(tmp_path / "tiny.onnx")
+    with open_backend(path, "onnxruntime", device="cuda", precision="float32") as backend:
+        assert backend.device.endswith(", tf32")
+        assert backend.tolerance_scale == 4
+
+
 def test_size_changes_in_mid_stream(make, runtime, tmp_path):
     path = make.write_model(tmp_path / "tiny.onnx")
     with open_backend(path, runtime) as backend:

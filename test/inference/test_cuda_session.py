@@ -5,7 +5,11 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +95,31 @@ def test_the_probe_ends_its_session_whatever_happens(gpu, monkeypatch, capsys):
     assert gpu_probe.main() == 0
     assert json.loads(capsys.readouterr().out.partition(" ")[2]) == {"error": "lost"}
     assert nothing_left(gpu)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-m", "ddfd_ros.inference.gpu_probe"], "ddfd-gpu"),
+        (["-c", "import ddfd_ros.inference as i; i.open_backend('x.engine')"], "DeviceError"),
+        (["-m", "ddfd_trt.engine_cli", "x.onnx", "--size", "96x64"], "error: "),
+    ],
+    ids=["probe", "engine", "build"],
+)
+def test_a_missing_driver_is_not_called_a_missing_package(make, tmp_path, arguments, words):
+    """Pycuda is linked against it, so that its import fails."""
+    make.write_model(tmp_path / "x.onnx")
+    (tmp_path / "x.engine").touch()
+    package = tmp_path / "pycuda"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    text = "libcuda.so.1: cannot open shared object file: No such file or directory"
+    (package / "driver.py").write_text(f"raise ImportError({text!r})")
+    root = Path(__file__).resolve().parents[2]
+    paths = [tmp_path, root / "test" / "standin", root, root / "trt"]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True,
+                         env=environ, cwd=tmp_path, check=False)  # fmt: skip
+    said = run.stdout + run.stderr
+    assert words in said
+    assert f"CUDA: expected NVIDIA's driver, got {text}; install it" in said

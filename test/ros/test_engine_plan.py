@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from ddfd_ros.inference.engine_manifest import (
 from ddfd_ros.inference.engine_store import engine_name
 from ddfd_ros.inference.onnx_file import load_onnx
 from ddfd_ros.ros import engine_parts, engine_plan
+from ddfd_ros.ros.engine_keeper import EngineKeeper
 from ddfd_ros.ros.engine_plan import check_calibration, plan_engine, sized
 from ddfd_ros.ros.parameters import NodeParameters
 
@@ -49,14 +51,14 @@ def model(tools, tmp_path):
     return tools.write_model(tmp_path / "tiny.onnx")
 
 
-def put_engine(model, folder, size=(64, 96), **changes):
+def put_engine(model, folder, size=(64, 96), data=b"engine", **changes):
     _, contract = load_onnx(model)
     shapes = ShapeRange.fixed(*size)
     folder.mkdir(exist_ok=True)
     path = folder / engine_name(model, shapes, "fp16", contract.outputs, len(contract.outputs))
-    path.write_bytes(b"engine")
+    path.write_bytes(data)
     values = {
-        "engine_sha256": file_sha256(path), "engine_bytes": 6, "onnx_file": model.name,
+        "engine_sha256": file_sha256(path), "engine_bytes": len(data), "onnx_file": model.name,
         "onnx_sha256": file_sha256(model), "contract": contract, "precision": "fp16",
         "shapes": shapes, "machine": MACHINE,
     }  # fmt: skip
@@ -171,3 +173,17 @@ def test_only_whole_decoders_are_left_out(heads, part):
     outputs = ("depth_m", "sigma_m", "sharp_rgb")
     assert engine_parts._part(outputs, heads) == part
     assert engine_parts._part(("depth_m",), heads) is None
+
+
+def test_an_engine_that_must_not_serve_does_not_hide_a_good_one(machine, model, tmp_path):
+    """Else a new one is built after every failure of the GPU, for minutes."""
+    bad = put_engine(model, tmp_path)
+    good = put_engine(model, tmp_path / "engines", data=b"another")
+    plan = plan_engine(model, PARAMETERS)
+    nothing = SimpleNamespace(engine=None, unfit_size=None, standby=SimpleNamespace(runtime="cpu"))
+    keeper = EngineKeeper(plan, nothing, lambda _: None, lambda *_: None)
+    assert keeper._find(plan.wish) == (bad, [])
+    keeper._bad.add(file_sha256(bad))
+    assert keeper._find(plan.wish) == (good, [])
+    keeper._bad.add(file_sha256(good))
+    assert keeper._find(plan.wish) == (None, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from benchmarks.gpu_count import count_work
 from benchmarks.gpu_engine import clocks_under, resident_bytes, warm_up
 from benchmarks.gpu_others import TorchRun, allow_tf32
 from ddfd_ros.core.shipped import resolve_model
+from ddfd_ros.core.types import HEADS
 from ddfd_ros.inference.engine_manifest import GpuMachine, manifest_path, read_manifest
 from ddfd_ros.model.byte_graph import ByteGraph
 from ddfd_ros.model.checkpoint import load_checkpoint
@@ -85,7 +87,11 @@ def test_the_whole_benchmark_over_the_stand_in(bench, shipped, tmp_path):
         assert 0 < values["engine_gpu_bytes"] < 1 << 20
     assert engines["fp16 both"]["growth"]["frames"] == 20
     assert engines["fp16 depth"]["heads"] == ["depth_m"]
-    assert "sees no CUDA device" in found["models"][shipped]["others"]["torch"]
+    others = found["models"][shipped]["others"]
+    assert "sees no CUDA device" in others["torch"]
+    for kind in ("fp32", "tf32"):
+        assert "CUDAExecutionProvider" in others[f"onnxruntime cuda {kind}"]
+    assert f"{shipped} │ TensorRT fp16 both" in done.stdout  # not cut, though it is no terminal
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["gpu.json", "gpu.png"]
     # Again: nothing is built, and only what is asked for.
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "k").rglob("*.engine")}
@@ -128,6 +134,35 @@ def test_what_fails_does_not_take_the_rest_along(bench, shipped):
     engines = found["models"][shipped]["engines"]
     assert engines["fp16 depth"]["p50_ms"] > 0
     assert "--calibrate FOLDER" in engines["int8 depth"]["error"]
+    for text in (
+        f"{shipped} int8 depth: int8: expected",
+        "no-such-network: network: expected one of",
+    ):
+        assert text in done.stdout
+
+
+def test_of_an_engine_that_is_refused_every_figure_is_kept():
+    """The message of a model with four heads is longer than a screen's line or two."""
+    figures = "differs by mean 0.001, p99 0.003, max 0.004 m, 0.2% beyond 0.004 m + 0.004 relative"
+    heads = "; ".join(f"{name} {figures}" for name in HEADS)
+    text = f"error: engine: expected the model's answers, got {heads}; choose another TensorRT"
+    assert gpu.reason(f"building\ncomparing\n{text}\n") == text.removeprefix("error: ")
+    assert gpu.reason("building\nSegmentation fault") == "building Segmentation fault"
+    assert gpu.reason("") == "it printed nothing"
+
+
+def test_the_factor_against_torch_stands_in_the_table():
+    latency = {"p50_ms": 2.0, "p95_ms": 3.0, "p99_ms": 4.0}
+    others = {"torch eager fp32": latency, "torch eager tf32": "out of memory"}
+    fast = {key: value / 5 for key, value in latency.items()}
+    console = Console(width=120, file=io.StringIO())
+    results = {
+        "m": {"others": others, "engines": {"fp16 both": fast, "fp32": {"error": "x" * 99}}}
+    }
+    console.print(gpu.table(results, "640x480"))
+    rows = [line.split() for line in console.file.getvalue().splitlines() if "TensorRT" in line]
+    assert rows[0][-4:] == ["│", "5.0", "│", "│"]
+    assert "failed" in rows[1]
 
 
 def test_no_build_begins_after_the_time_limit(bench, shipped):
@@ -161,6 +196,22 @@ def test_each_step_is_on_the_disk_when_it_is_done(tmp_path, monkeypatch):
         bench.run([gpu.Step("m", "fp16", "both"), gpu.Step("m", "fp16", "depth")], Console())
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["models"]["m"]["engines"] == {"both": {"p50_ms": 1.0}}
+
+
+def test_what_was_measured_stays_where_the_work_cannot_be_counted(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("expected a known size")
+
+    options = gpu._parser().parse_args(["--out", str(tmp_path)])
+    bench = gpu.Bench(options, GpuMachine("x", "9.0", "12.6", "8.6.0", True), tmp_path)
+    monkeypatch.setattr(gpu, "model_files", lambda *_: (tmp_path / "m.onnx", None))
+    monkeypatch.setattr(gpu, "run_json", lambda *_, **__: {"torch eager fp32": {"p50_ms": 1.0}})
+    monkeypatch.setattr(gpu.onnx, "load", lambda _: None)
+    monkeypatch.setattr(gpu, "count_work", refuse)
+    bench.run([gpu.Step("m")], Console(quiet=True))
+    found = json.loads((tmp_path / "gpu.json").read_text())["models"]["m"]
+    assert found["others"] == {"torch eager fp32": {"p50_ms": 1.0}}
+    assert bench.failures == ["m: expected a known size"]
 
 
 def test_a_program_that_fails_half_way_keeps_what_it_found(tmp_path, monkeypatch):

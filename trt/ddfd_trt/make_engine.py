@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddfd_ros.core.errors import ContractError, ModelLoadError
+from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import ModelContract, golden_image, make_golden
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import Backend, ParityError
@@ -31,7 +31,7 @@ from ddfd_ros.inference.engine_manifest import (
 from ddfd_ros.inference.lens_input import LENS_NAME, own_lens
 from ddfd_ros.inference.onnx_file import keep_outputs, load_onnx
 from ddfd_ros.inference.precision import tolerance_of
-from ddfd_ros.inference.tensorrt_api import TensorRt, load_tensorrt
+from ddfd_ros.inference.tensorrt_api import TensorRt, load_tensorrt, no_pycuda
 from ddfd_trt.build_engine import BuildCancelled, BuildJob, Watch, build_plan
 from ddfd_trt.calibrate import ImageBatches
 from ddfd_trt.engine_options import EngineOptions, fitting_heads, fitting_shapes
@@ -138,10 +138,7 @@ def local_machine(api: TensorRt) -> GpuMachine:
         from ddfd_ros.inference.cuda_session import CudaSession
         from ddfd_ros.inference.tensorrt_backend import machine_of
     except ImportError as error:
-        raise ModelLoadError(
-            f"pycuda: expected it beside TensorRT, got {error}; see docs/tensorrt.md for how to "
-            "install it"
-        ) from error
+        raise no_pycuda(error) from error
     session = CudaSession()
     try:
         return machine_of(api, session)
