@@ -380,6 +380,30 @@ def test_no_other_test_is_filed_as_a_recipes(checkpoint, tmp_path, capsys):
         assert f"expected the test of the recipe alone, got also {more[0]};" in message
 
 
+def test_evaluate_refuses_what_it_would_ignore_or_could_not_write(
+    recording, checkpoint, tmp_path, capsys
+):
+    """Before anything is measured, but a plot of an unknown format, which costs no report."""
+    text = ["--data", "folder", "--root", str(recording), "--split", "all"]
+    usual = ["--checkpoint", str(checkpoint), *text, "--cache", str(tmp_path)]
+    (tmp_path / "file").touch()
+    for more, message in (
+        (["--lpips-weights", "x.pth"], "--lpips-weights: expected --lpips"),
+        (["--deblur-depth", "data"], "--deblur-depth: expected --deblur"),
+        (["--preset", "quick", "--kernel", "gaussian"], "--kernel: expected none beside"),
+        (["--json", str(tmp_path)], "--json: expected a file"),
+        (["--json", str(tmp_path / "file/x.json")], "file"),
+        (["--size", "0", "8"], "size: expected"),
+        (["--json", str(tmp_path / "kept.json"), "--plot", "x.foo"], "foo"),
+    ):
+        assert evaluate_cli.main([*usual, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "kept.json").is_file()
+    with pytest.raises(SystemExit):  # it took all but the last two
+        evaluate_cli.main([*usual, "--limit", "-2"])
+    assert "expected a number of frames" in capsys.readouterr().err
+
+
 def test_evaluate_reports_errors_without_a_traceback(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("DDFD_DATA", raising=False)
     model = ["--checkpoint", str(checkpoint)]

@@ -54,6 +54,19 @@ def test_overrides_reach_inside(tmp_path: Path) -> None:
         ("depth_range_m: [1]", "expected 2 values"),
         ("optimizer: {learning_rate: fast}", "expected a number"),
         ("[1, 2]", "expected a mapping"),
+        ("name: [", r"recipe\.yaml: expected YAML, got .*line 1"),
+        ("name: ''", "name: expected that of the run"),
+        ("steps: -3", "steps: expected 1 or more, got -3"),
+        ("save_every: 0", "save_every: expected 1 or more"),
+        ("validate_every: 0", "validate_every: expected 1 or more"),
+        ("threads: -1", "threads: expected 0 or more"),
+        ("data: {flip: 2}", r"data\.flip: expected 0 to 1, got 2"),
+        ("data: {noise_std: -1}", r"data\.noise_std: expected 0 or more"),
+        ("data: {near_and_far: 0}", r"data\.near_and_far: expected 1 or more"),
+        ("data: {sources: []}", "expected one at least with a weight above 0, got 0"),
+        ("data: {sources: [{weight: 0}]}", "expected one at least with a weight above 0, got 1"),
+        ("data: {sources: [{weight: -1}]}", r"sources\.weight: expected 0 or more"),
+        ("data: {sources: [{dataset: synthetic, count: 0}]}", r"sources\.count: expected 1"),
     ],
 )
 def test_refusals_name_the_key(tmp_path: Path, text: str, message: str) -> None:
@@ -71,6 +84,20 @@ def test_a_calibration_says_for_which_images_its_lens_is(tmp_path: Path) -> None
     assert config.lens_px == (640, 480)
     assert load_config(_write(tmp_path, "lens: nyu-8m")).lens_px == ()
     assert load_config(_write(tmp_path, f"lens: {file}"), ["lens=nyu-2m"]).lens_px == ()
+
+
+def test_an_override_names_a_run_to_start_from_as_a_recipe_does(tmp_path: Path) -> None:
+    """``@`` begins nothing in YAML, where a recipe has it in quotes."""
+    path = _write(tmp_path, 'init: "@first"\n')
+    assert load_config(path, ["init=@second"]).init == "@second"
+    with pytest.raises(ValueError, match="lens: expected YAML, got"):
+        load_config(path, ["lens={"])
+
+
+def test_stages_beside_the_recipe_are_refused(tmp_path: Path) -> None:
+    """They would be ignored: what is given there changes each stage."""
+    with pytest.raises(ValueError, match="stages: expected in the recipe's file"):
+        load_config(_write(tmp_path, ""), ["stages=[{name: a}, {steps: 4}]"])
 
 
 def test_override_needs_an_equals_sign(tmp_path: Path) -> None:

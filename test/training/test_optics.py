@@ -182,6 +182,18 @@ def test_disk_has_the_variance_of_a_disk(diameter_px: float) -> None:
     assert variance == pytest.approx(diameter_px**2 / 16, abs=2e-3)
 
 
+@pytest.mark.parametrize("sigma_px", [0.0, 0.004, 0.1, 0.3, 0.45, 0.6, 1.0, 2.4, 6.0, 300.0])
+def test_gaussian_has_the_variance_of_a_gaussian(sigma_px: float) -> None:
+    """Second moment sigma^2 an axis, also below a pixel; positive; sums to one; symmetric."""
+    kernel = gaussian_kernel(sigma_px)
+    offset = np.arange(len(kernel)) - len(kernel) // 2
+    assert kernel.sum() == pytest.approx(1)
+    assert kernel.min() >= 0
+    np.testing.assert_allclose(kernel, kernel[::-1, ::-1], atol=1e-12)
+    np.testing.assert_allclose(kernel, kernel.T, atol=1e-12)
+    assert (kernel.sum(axis=0) * offset**2).sum() == pytest.approx(sigma_px**2, rel=1e-6)
+
+
 def test_wide_disk_is_uniform_inside_and_empty_outside() -> None:
     """Away from its rim a wide disk weighs every pixel alike."""
     kernel = disk_kernel(21.0)

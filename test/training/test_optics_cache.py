@@ -96,6 +96,27 @@ def test_every_setting_and_every_set_has_a_cache_of_its_own() -> None:
     assert len(marks) == len(changes) + 3
 
 
+def test_pictures_by_gaussians_that_spread_too_little_are_not_taken_for_new_ones() -> None:
+    """Disks and the published codes' Gaussians did not change, and keep their cache."""
+
+    def mark(settings: RenderSettings) -> str:
+        return defocus_cache._fingerprint(Pair("a"), settings, "")
+
+    before = {  # names that the version before gave
+        "disk": "c457b9c2f0c8",
+        "gaussian": "8e6c22b7d114",
+        "blend": "8d0d8f73b9f6",
+    }
+    presets = {
+        "d3net-code": "d3c9eecf794c",
+        "syndof": "26e829f76acb",
+        "soft-gaussian": "198f73572e35",
+    }
+    same = {k for k, name in before.items() if mark(replace(SETTINGS, kernel=k)) == name}
+    same |= {k for k, name in presets.items() if mark(replace(SETTINGS, preset=k)) == name}
+    assert same == {"disk", "d3net-code", "syndof"}
+
+
 def test_16_bit_pictures_are_kept_as_the_8_bit_ones_they_are_shown_as(tmp_path: Path) -> None:
     """Not white: 65535 is full there, and 8 bits are what a network sees."""
     kept = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import cv2
@@ -159,6 +160,29 @@ def test_command_line_reports_errors(
     code = main(["--config", str(recipe), "--out", str(tmp_path), "--accelerator", "cpu"])
     assert code == 2
     assert "expected a folder /nonexistent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--devices", "foo"], "Lightning: .*devices"),
+        (["--steps-now", "-1"], "--steps-now: expected 0 or more"),
+        (["loss.options.foo=1"], "options of loss 'ddfd': expected only .*, got foo"),
+        (["data.cache={file}"], "File exists"),
+    ],
+)
+def test_what_nobody_can_train_with_is_one_line(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], more, message
+) -> None:
+    """No traceback of Lightning's, of the loss or of the file system."""
+    file = tmp_path / "file"
+    file.touch()
+    recipe = tmp_path / "r.yaml"
+    root = config.data.sources[0].root
+    recipe.write_text(f"data: {{sources: [{{root: {root}}}], held_out: 1}}", encoding="utf-8")
+    arguments = ["--config", str(recipe), "--out", str(tmp_path / "runs"), "--accelerator", "cpu"]
+    assert main([*arguments, *(word.format(file=file) for word in more)]) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def _images(count: int = 3) -> ImageSet:

@@ -158,3 +158,10 @@ def test_a_network_without_dropout_is_one_line_and_code_2(recording, tmp_path, c
     code = uncertainty_cli.main(arguments(recording, tmp_path, "--checkpoint", str(weights)))
     assert code == 2
     assert "expected a network with dropout" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_one_line(recording, tmp_path, capsys) -> None:
+    weights = save(tmp_path / "lite.pt", dropout=0.3)
+    words = ["--checkpoint", str(weights), "--device", "foo"]
+    assert uncertainty_cli.main(arguments(recording, tmp_path, *words)) == 2
+    assert "--device: expected one that torch has here" in capsys.readouterr().err

@@ -30,8 +30,8 @@ from ddfd_training.image_set import ImageSet, Item
 from ddfd_training.lens_draws import DrawnCamera, LensRanges, curved, draw_camera
 from ddfd_training.optics import render_defocus, to_planes
 
-_VERSION = 2  # raise when the pictures change
-_FLAT_VERSION = 3  # that of pictures of which some lose their texture
+_VERSION = 4  # raise when the pictures change
+_FLAT_VERSION = 5  # that of pictures of which some lose their texture
 _FLAT = 1  # tells the choice of these from a draw, whose seed has a 0 in this place
 
 

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from ddfd_ros.core.errors import DdfdError
@@ -23,6 +24,7 @@ from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ddfd_training.config import TrainConfig, at_data_root, load_stages
 from ddfd_training.deblurring import load_guide
 from ddfd_training.imagenet import load_encoder
+from ddfd_training.records import check_range
 from ddfd_training.run_recipe import check_recipe
 from ddfd_training.sigma_fit import fit_sigma
 from ddfd_training.trainer import DefocusData, DepthFromDefocus, network_options
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _lightning_options(arguments),
             arguments.steps_now,
         )
-    except (DdfdError, ValueError, FileNotFoundError) as error:
+    except (DdfdError, ValueError, OSError) as error:
         print(f"ddfd-train: {error}", file=sys.stderr)
         return 2
     print(f"weights: {path}" if path else "stopped before the last step; run again to go on")
@@ -116,8 +118,10 @@ def train(
         The weights written (``out/<name>/<name>.pt``), or ``None`` if stopped before the end.
 
     Raises:
-        ValueError: ``out/<name>`` holds a run that was begun with another recipe.
+        ValueError: ``out/<name>`` holds a run that was begun with another recipe, or Lightning
+            cannot train as asked for.
     """
+    check_range("--steps-now", steps_now, 0)
     folder = out / config.name
     check_recipe(folder, config)
     if config.threads:
@@ -137,20 +141,23 @@ def train(
         save_on_train_epoch_end=False,
     )
     # One CSV file per start: Lightning's logger cannot append to one.
-    trainer = pl.Trainer(
-        max_epochs=1,
-        max_steps=min(steps_now, config.steps) if steps_now else config.steps,
-        precision=config.precision,  # type: ignore[arg-type]
-        gradient_clip_val=config.optimizer.clip_norm or None,
-        val_check_interval=config.validate_every,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=min(50, config.save_every),
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the data module shares the crops out
-        callbacks=[keep, TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)],
-        logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
-        **(lightning or {}),
-    )
+    try:
+        trainer = pl.Trainer(
+            max_epochs=1,
+            max_steps=min(steps_now, config.steps) if steps_now else config.steps,
+            precision=config.precision,  # type: ignore[arg-type]
+            gradient_clip_val=config.optimizer.clip_norm or None,
+            val_check_interval=config.validate_every,
+            check_val_every_n_epoch=None,
+            log_every_n_steps=min(50, config.save_every),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the data module shares the crops out
+            callbacks=[keep, TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)],
+            logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
+            **(lightning or {}),
+        )
+    except (TypeError, MisconfigurationException) as error:
+        raise ValueError(f"Lightning: {error} (asked for: {lightning})") from error
     data = DefocusData(config)
     trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
     if trainer.global_step < config.steps:

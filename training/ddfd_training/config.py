@@ -15,7 +15,7 @@ from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training.calibration.files import CALIBRATION_SUFFIXES, read_calibration
 from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.lens_draws import LensRanges
-from ddfd_training.records import build_record
+from ddfd_training.records import build_record, check_range
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class SourceConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     lenses: LensRanges = LensRanges()
 
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range, naming the key."""
+        for name, low in (("weight", 0), ("count", 1), ("limit", 0)):
+            check_range(f"data.sources.{name}", getattr(self, name), low)
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -99,6 +104,19 @@ class DataConfig:
     moved_share: float = 0.0
     moved_px: float = 15.0
     near_and_far: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range, naming the key."""
+        if not any(source.weight for source in self.sources):
+            raise ValueError(
+                "data.sources: expected one at least with a weight above 0, got "
+                f"{len(self.sources)} without"
+            )
+        least = {"crop_px": 1, "batch_size": 1, "near_and_far": 1, "workers": 0}
+        for name in (*least, "held_out", "noise_std", "moved_px"):
+            check_range(f"data.{name}", getattr(self, name), least.get(name, 0))
+        for name in ("flip", "moved_share"):
+            check_range(f"data.{name}", getattr(self, name), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -243,6 +261,14 @@ class TrainConfig:
     stages: tuple[Mapping[str, Any], ...] = ()
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
+    def __post_init__(self) -> None:
+        """Refuse what no training can have, naming the key."""
+        if not self.name:
+            raise ValueError("name: expected that of the run and its weights, got none")
+        for name in ("steps", "save_every", "validate_every"):
+            check_range(name, getattr(self, name), 1)
+        check_range("threads", self.threads, 0)
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML file and apply ``key.sub=value`` overrides (values are YAML; none: empty text).
@@ -251,8 +277,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         The training, of one in stages the last one.
 
     Raises:
-        ValueError: An unknown key (named, with the known ones), a value of the wrong kind, or an
-            override without ``=``.
+        ValueError: The file is no YAML, an unknown key (named, with the known ones), a value of
+            the wrong kind or out of its range, or an override without ``=``.
         FileNotFoundError: There is no such file.
     """
     return load_stages(path, overrides)[-1]
@@ -267,7 +293,7 @@ def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainCo
         raise FileNotFoundError(
             f"{path}: expected a recipe (YAML), got no such file; training/configs has some"
         )
-    values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    values = _plain(Path(path).read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
     return stages_of(values, overrides)
@@ -289,7 +315,9 @@ def stages_of(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> list[
             key, separator, text = override.partition("=")
             if not separator:
                 raise ValueError(f"override: expected key=value, got {override!r}")
-            _set(merged, key.split("."), yaml.safe_load(text) if text else "")
+            if key.partition(".")[0] == "stages":
+                raise ValueError("stages: expected in the recipe's file only, got them beside it")
+            _set(merged, key.split("."), _plain(text, key))
         config: TrainConfig = build_record(TrainConfig, merged)
         lens = merged.get("lens")
         if isinstance(lens, str) and Path(lens).suffix in CALIBRATION_SUFFIXES:
@@ -335,6 +363,20 @@ def root_of(dataset: str, root: str, data_root: str = "") -> str:
     if entry is None or not entry.folder or not base:
         return root
     return str(Path(base) / entry.folder)
+
+
+def _plain(text: str, where: str) -> Any:
+    """What YAML says; empty text, and ``@NAME``, which YAML does not allow, stay text.
+
+    Raises:
+        ValueError: It is no YAML; the message names the file or key ``where``.
+    """
+    if not text or text.startswith("@"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: expected YAML, got {' '.join(str(error).split())}") from error
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:

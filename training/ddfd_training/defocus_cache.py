@@ -31,6 +31,7 @@ from ddfd_training.optics_options import LAYER_STEP_M, Layering, RenderOptions, 
 from ddfd_training.sensor import Sensor
 
 _VERSION = 2  # raise when the renderer's output changes
+_GAUSSIAN_VERSION = 3  # that of pictures by Gaussians that keep their second moment
 _ARRAYS = ("defocused_rgb", "sharp_rgb", "depth_m")
 
 
@@ -139,7 +140,8 @@ def _fingerprint(dataset: Sequence[RgbdSample], settings: RenderSettings, key: s
     later = {"gaussian_share": 0.5, "preset": "", "sensor": asdict(Sensor())}
     fields = {k: v for k, v in asdict(settings).items() if k not in later or v != later[k]}
     key = key or str(getattr(dataset, "key", ""))
-    facts = [_VERSION, len(dataset), fields, *([key] if key else [])]
+    version = _GAUSSIAN_VERSION if settings.options.kernel in ("gaussian", "blend") else _VERSION
+    facts = [version, len(dataset), fields, *([key] if key else [])]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 

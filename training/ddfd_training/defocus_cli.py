@@ -37,20 +37,11 @@ from ddfd_training.datasets.rgbd_folder import (
 from ddfd_training.defocus_cache import RenderSettings, render_sample
 from ddfd_training.depth_fill import fill_depth
 from ddfd_training.lens_argument import HELP as LENS_HELP
-from ddfd_training.lens_argument import lens_at, parse_lens
+from ddfd_training.lens_argument import lens_at, parse_count, parse_lens
 from ddfd_training.optics_options import RENDER_PRESETS
 from ddfd_training.prepare_report import write_json
 from ddfd_training.psf import RENDER_KERNELS
 from ddfd_training.sensor import Sensor
-
-
-def _count(text: str) -> int:
-    """A number of frames."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(
-            f"expected a number of frames, or 0 for all, got {text!r}"
-        )
-    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jpeg", type=int, default=0, metavar="QUALITY", help="1 to 100; 0: none")
     parser.add_argument("--out", required=True, help="image to write, or folder")
     parser.add_argument(
-        "--limit", type=_count, default=0, help="only the first so many of a folder"
+        "--limit", type=parse_count, default=0, help="only the first so many of a folder"
     )
     return parser
 

@@ -19,7 +19,7 @@ from ddfd_training.datasets.base import RgbdDataset
 from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions, open_test_data
 from ddfd_training.lens_argument import HELP as LENS_HELP
-from ddfd_training.lens_argument import lens_at, parse_lens, parse_sharpness
+from ddfd_training.lens_argument import lens_at, parse_count, parse_lens, parse_sharpness
 from ddfd_training.metrics_lpips import BACKBONES
 from ddfd_training.paper_table import DEFAULT_FOLDERS
 from ddfd_training.sources import PINHOLE_F_NUMBER
@@ -97,7 +97,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", choices=DATA_SETS, help="which set to test on")
     parser.add_argument("--root", help="the set's folder; default: $DDFD_DATA/<data>")
     parser.add_argument("--split", help=f"train or test; default: {DEFAULTS.split}")
-    parser.add_argument("--limit", type=int, default=0, help="only the first so many images")
+    parser.add_argument(
+        "--limit", type=parse_count, default=0, help="only the first so many images"
+    )
     parser.add_argument(
         "--lens",
         type=parse_lens,

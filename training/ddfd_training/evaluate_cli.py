@@ -140,12 +140,36 @@ def _blurred_by(items: Iterable[Item], lens: LensConfig) -> Iterator[Item]:
         yield item if item.lens is None else replace(item, lens=lens)
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse, before anything is measured, what would be ignored or could not be written.
+
+    Raises:
+        DdfdError: It names the argument.
+        OSError: A folder to write to cannot be made.
+    """
+    if arguments.lpips_weights and not arguments.lpips:
+        raise DdfdError("--lpips-weights: expected --lpips beside it, got none; give both")
+    if arguments.deblur_depth != "model" and not arguments.deblur:
+        raise DdfdError("--deblur-depth: expected --deblur beside it, got none; give both")
+    if arguments.kernel and arguments.preset:
+        raise DdfdError(
+            f"--kernel: expected none beside --preset, which has its own, got "
+            f"{arguments.kernel}; leave either out"
+        )
+    for name in ("json", "plot"):
+        target = Path(getattr(arguments, name) or "report")
+        if target.is_dir():
+            raise DdfdError(f"--{name}: expected a file to write, got the folder {target}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Evaluate as the command line says; returns the report that is printed and written.
 
     Raises:
         DdfdError: The model or the data cannot be used; the message says why.
     """
+    _check(arguments)
     given = arguments.lens is not None
     recipe = fill_from_recipe(arguments) if arguments.config else None
     fetch = arguments.lpips_weights == "download"
@@ -252,23 +276,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _print_table(arguments.table or DEFAULT_FOLDERS, console)
     try:
         report = run(arguments, console)
+        print_report(report, console)
+        if arguments.config:
+            _print_beside_papers(report, Path(arguments.checkpoint), console)
+        _write(report, arguments, console)
     except (DdfdError, ValueError, OSError) as error:
         print(f"ddfd-evaluate: {error}", file=sys.stderr)
         return 2
-    print_report(report, console)
-    if arguments.config:
-        _print_beside_papers(report, Path(arguments.checkpoint), console)
-    if arguments.plot and "depth_bins" in report["result"]:
-        bins = {"bins": report["result"]["depth_bins"]}
-        drawn = plot_depth_bins({report["model"]["file"]: bins}, arguments.plot)
-        console.print(f"written: {drawn}", highlight=False)
+    return 0
+
+
+def _write(report: dict[str, Any], arguments: argparse.Namespace, console: Console) -> None:
+    """Write the report, then draw what can be drawn of it, as asked for."""
     if arguments.json:
         target = Path(arguments.json)
         target.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(clean(report), indent=2, allow_nan=False)
         target.write_text(text + "\n", encoding="utf-8")
         console.print(f"written: {target}", highlight=False)
-    return 0
+    if arguments.plot and "depth_bins" in report["result"]:
+        bins = {"bins": report["result"]["depth_bins"]}
+        drawn = plot_depth_bins({report["model"]["file"]: bins}, arguments.plot)
+        console.print(f"written: {drawn}", highlight=False)
 
 
 if __name__ == "__main__":

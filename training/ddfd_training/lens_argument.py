@@ -71,3 +71,12 @@ def _calibration(text: str) -> LensCalibration:
         return read_calibration(Path(text))
     except LensCalibrationError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def parse_count(text: str) -> int:
+    """A number of frames, from 0, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"expected a number of frames, or 0 for all, got {text!r}"
+        )
+    return int(text)

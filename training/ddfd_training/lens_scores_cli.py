@@ -30,6 +30,7 @@ from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference import open_backend
 from ddfd_training.datasets.registry import DATASETS, open_dataset
 from ddfd_training.datasets.synthetic_scenes import TEST_SEED
+from ddfd_training.lens_argument import parse_count
 from ddfd_training.lens_scores.run import LENSES, PARTS, Plan, evaluate_lenses
 
 
@@ -66,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--root", default="", help="the data set's folder")
     parser.add_argument("--split", default=None)
-    parser.add_argument("--limit", type=int, default=20, help="scenes, evenly spaced; 0: all")
+    parser.add_argument(
+        "--limit", type=parse_count, default=20, help="scenes, evenly spaced; 0: all"
+    )
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="resize scenes first"
     )

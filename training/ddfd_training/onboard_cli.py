@@ -31,6 +31,7 @@ from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.calibration.files import read_calibration
 from ddfd_training.config import SourceConfig
 from ddfd_training.datasets.registry import open_dataset
+from ddfd_training.lens_argument import parse_count
 from ddfd_training.lens_scores.shots import OPTIONS
 from ddfd_training.onboard_recipe import (
     Job,
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--range", type=float, nargs=2, default=list(usual.depth_range_m), metavar=("NEAR", "FAR")
     )
     parser.add_argument("--test-split", default="test", help="of the data, for the report")
-    parser.add_argument("--test-scenes", type=int, default=20)
+    parser.add_argument("--test-scenes", type=parse_count, default=20)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe"
     )

@@ -75,7 +75,7 @@ def render_defocus(
         sharp_rgb: ``[N, C, H, W]`` all-in-focus images, any range.
         depth_m: ``[N, 1, H, W]`` positive depth in metres, without gaps.
         lens: The lens, its pixel pitch that of this image.
-        kernel: ``disk`` (a thin lens with a round aperture), ``gaussian``, or ``blend``.
+        kernel: As in ``RenderOptions``.
         layer_step_m: Thickness of a depth layer in metres.
         sigma_per_diameter: For ``gaussian``: standard deviation over blur diameter
             (0.3 in D3-Net's code, 0.5 in the self-supervised variant).

@@ -60,7 +60,8 @@ class RenderOptions:
     """Everything about a rendering but the scene and the lens.
 
     Attributes:
-        kernel: ``disk`` (a thin lens with a round aperture), ``gaussian``, or ``blend``.
+        kernel: ``disk`` (a thin lens with a round aperture), ``gaussian``, ``blend``, or
+            ``sampled-gaussian``, of published codes, which spreads too little below 0.6 px.
         sigma_per_diameter: Standard deviation of the Gaussian over blur diameter. Published codes
             use 0.25 to 0.5; a disk has 0.25.
         gaussian_share: For ``blend``: part of the Gaussian in the sum of both kernels, 0 to 1.
@@ -104,9 +105,9 @@ class RenderOptions:
     def spread_per_diameter(self) -> float:
         """Standard deviation of the point-spread function along one axis over the diameter.
 
-        As it is before ``sharp_below_px`` and ``largest_kernel_px`` cut into it.
+        As it is before ``sharp_below_px``, ``largest_kernel_px`` or sampling cut into it.
         """
-        share = {"disk": 0.0, "gaussian": 1.0, "blend": self.gaussian_share}[self.kernel]
+        share = {"disk": 0.0, "blend": self.gaussian_share}.get(self.kernel, 1.0)
         return math.hypot(
             math.sqrt(1 - share) * DISK_SIGMA_PER_DIAMETER,
             math.sqrt(share) * self.sigma_per_diameter,
@@ -120,11 +121,13 @@ RENDER_PRESETS: dict[str, RenderOptions] = {
     # Carvalho 2018, section 3.2: layers of 10/255 m from 0.5 m before the nearest point.
     "d3net": RenderOptions(layering=_D3NET_LAYERS),
     # Its public code's default: a Gaussian, cut off at 21x21 pixels.
-    "d3net-code": RenderOptions("gaussian", 0.3, largest_kernel_px=21, layering=_D3NET_LAYERS),
+    "d3net-code": RenderOptions(
+        "sampled-gaussian", 0.3, largest_kernel_px=21, layering=_D3NET_LAYERS
+    ),
     # Lee et al. 2019, the generator that 2HDED:NET cites: one layer for each 0.1 px of blur,
     # sigma = (blur - 1) / 4.
     "syndof": RenderOptions(
-        "gaussian", 0.25, sharp_below_px=1.0, layering=Layering("blur", SYNDOF_STEP_PX)
+        "sampled-gaussian", 0.25, sharp_below_px=1.0, layering=Layering("blur", SYNDOF_STEP_PX)
     ),
     # Layers a quarter of a pixel of blur apart: for rendering while training.
     "quick": RenderOptions(layering=Layering("blur", 0.25)),

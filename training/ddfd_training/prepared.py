@@ -42,8 +42,10 @@ class Prepared(ReadSequence[RgbdSample]):
         defocus_in_px: bool = False,
     ) -> None:
         for name, sides in (("size", size), ("centre_crop", centre_crop)):
-            if len(sides) not in (0, 2):
-                raise DatasetError(f"{name}: expected [height, width] or nothing, got {sides}")
+            if len(sides) not in (0, 2) or min(sides, default=1) < 1:
+                raise DatasetError(
+                    f"{name}: expected [height, width], each from 1, or nothing, got {sides}"
+                )
         self._dataset, self._size, self._crop = dataset, tuple(size), tuple(centre_crop)
         self._sharp, self._defocus_in_px = sharp, defocus_in_px
         every = len(dataset)

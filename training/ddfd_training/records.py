@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -44,6 +45,17 @@ def build_record(kind: Any, value: Any, where: str = "") -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}")
     return value
+
+
+def check_range(where: str, value: float, low: float, high: float = math.inf) -> None:
+    """Refuse a number outside ``low`` to ``high``.
+
+    Raises:
+        ValueError: It is; the message names the key ``where``.
+    """
+    if not low <= value <= high:
+        wanted = f"{low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
+        raise ValueError(f"{where}: expected {wanted}, got {value:g}")
 
 
 def _build_record(kind: Any, value: Any, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.model import build_network
 from ddfd_ros.model.networks import optics_options
-from ddfd_training.config import TrainConfig
+from ddfd_training.config import LossConfig, TrainConfig
 from ddfd_training.crops import CropDataset
 from ddfd_training.image_set import Images, complete, hold_out, to_tensors, without
 from ddfd_training.losses import NAMED_LOSSES
@@ -35,6 +36,17 @@ def network_options(config: TrainConfig) -> dict[str, Any]:
     return {**optics_options(name, options, config.lens, config.depth_range_m), **options}
 
 
+def _check_options(loss: LossConfig) -> None:
+    """Refuse options that the loss of that name does not have; ValueError names them."""
+    arguments = inspect.signature(NAMED_LOSSES[loss.name]).parameters.values()
+    known = [item.name for item in arguments if item.kind is item.KEYWORD_ONLY]
+    if unknown := sorted(set(loss.options) - set(known)):
+        raise ValueError(
+            f"options of loss {loss.name!r}: expected only {', '.join(known) or 'none'}, got "
+            f"{', '.join(unknown)}; remove or rename them"
+        )
+
+
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Seed of one step of a training on one of its processes."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
@@ -47,7 +59,7 @@ class DepthFromDefocus(pl.LightningModule):
         """Build network and loss as ``config`` says.
 
         Raises:
-            ValueError: No loss or step of that name.
+            ValueError: No loss or step of that name, or options that the loss does not have.
         """
         super().__init__()
         self.config = config
@@ -60,6 +72,7 @@ class DepthFromDefocus(pl.LightningModule):
                 f"loss.name: expected one of {', '.join(NAMED_LOSSES)}, got {config.loss.name!r}"
             )
         self._loss = NAMED_LOSSES[config.loss.name]
+        _check_options(config.loss)
         self._step = find_step(config.step)
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -91,6 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check_device(device: str) -> None:
+    """Refuse a device that torch does not have here; DdfdError says so."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA in torch
+        raise DdfdError(
+            f"--device: expected one that torch has here, such as cpu, got {device!r}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Judge every deviation there is; draws into the folder and returns the report.
 
@@ -99,6 +110,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     path = resolve_model(arguments.checkpoint, ".pt", parameter="--checkpoint")
     network, contract = load_checkpoint(path)
+    _check_device(arguments.device)
     network.to(arguments.device)
     beside, other = None, None
     if arguments.beside:
