@@ -33,9 +33,11 @@ CONSTRAINTS := requirements/constraints.txt
 COMMON += -r requirements/ros.txt
 endif
 
-# What is imported is compiled then; compiling everything takes longer than downloading it.
+# Compiled afterwards, by all cores: one after the other it takes longer than downloading.
 PIP_INSTALL := $(PY) -m pip install --no-compile --disable-pip-version-check --no-input \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c $(CONSTRAINTS)
+# A file or two are for other Pythons.
+COMPILE := $(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 # The package itself, in place; its dependencies have just been installed.
 SELF_INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input --quiet \
 	--no-deps --no-build-isolation -e .
@@ -96,8 +98,10 @@ $(VENV)/ros-constraints.txt: $(VENV)/.created
 $(VENV)/.demo: $(VENV)/.created $(CONSTRAINTS) $(REQUIREMENTS) setup.py setup.cfg package.xml pyproject.toml
 	$(PIP_INSTALL) -r requirements/build.txt $(COMMON)
 	$(SELF_INSTALL)
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP_INSTALL) -r requirements/dev.txt
+	$(COMPILE)
 	touch $@

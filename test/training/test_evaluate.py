@@ -175,7 +175,7 @@ def test_nyuv2_is_rendered_cropped_clipped_and_cached(tmp_path: Path, monkeypatc
         ({"kernel": "gaussian"}, "gaussian kernel, sigma 0.3 of the diameter"),
         (
             {"preset": "syndof"},
-            "gaussian kernel, sigma 0.25 of the diameter, sharp below 1 px, "
+            "sampled-gaussian kernel, sigma 0.25 of the diameter, sharp below 1 px, "
             "layers of 0.1 px of blur",
         ),
         (
