@@ -10,12 +10,7 @@ import numpy as np
 from ddfd_ros.bag.source import CameraInfos
 from ddfd_ros.bag.writing import Topic
 from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
-from ddfd_ros.core.camera_model import (
-    correct_camera,
-    published_lens,
-    rectified_by_name,
-    unknown_distortion,
-)
+from ddfd_ros.core.camera_model import correct_camera, published_lens, raw_image_doubts
 from ddfd_ros.core.compressed import encode_compressed, encoded_format
 from ddfd_ros.core.image_codec import ImageData, decode, encode_depth, encode_mono, encode_rgb
 from ddfd_ros.core.pipeline import Pipeline
@@ -116,8 +111,8 @@ class FrameAnswers:
         camera, problem = correct_camera(info, *size, parameters.input_rectified)
         self._note(problem)
         if camera is not None and not parameters.input_rectified:
-            self._note(rectified_by_name(self._image_topic, info))
-            self._note(unknown_distortion(info) if self._points else "")
+            for doubt in raw_image_doubts(info, self._image_topic, self._points):
+                self._note(doubt)
         focal_px = 0.0 if camera is None else camera.k[0]
         self._pipeline.view_options = view_options(parameters, size, focal_px)
         contract = self._pipeline.backend.contract

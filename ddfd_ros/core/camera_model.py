@@ -138,6 +138,18 @@ def rectified_by_name(topic: str, info: Any | None) -> str:
     )
 
 
+def raw_image_doubts(info: Any | None, topic: str, cloud: bool) -> list[str]:
+    """What may be wrong with a calibrated camera whose images are taken for raw ones, in words.
+
+    Args:
+        info: The camera's ``CameraInfo``; None when none has arrived.
+        topic: Where the images come from.
+        cloud: Whether points are made of them.
+    """
+    doubts = [rectified_by_name(topic, info), unknown_distortion(info) if cloud else ""]
+    return [text for text in doubts if text]
+
+
 def _distortion_problem(info: Any) -> str:
     """What is wrong with D: as many numbers as one of OpenCV's models has, or nothing but 0."""
     fisheye = info.distortion_model in FISHEYE_MODELS

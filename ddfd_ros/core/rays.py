@@ -62,12 +62,12 @@ def slopes(optics: Optics, rows: np.ndarray, columns: np.ndarray) -> tuple[np.nd
     Raises:
         ImageFormatError: The lens distorts, and OpenCV is not installed.
     """
-    fx, cx, fy, cy = _pinhole(optics)
     lens, _ = optics.lens
     if lens == "fisheye":
         return _fisheye(optics, rows, columns)
     if lens == "plumb_bob":
         return _undistorted(optics, rows, columns)
+    fx, cx, fy, cy = _pinhole(optics)
     shape = (len(rows), len(columns))
     slope_x = np.broadcast_to(((columns - cx) / fx).astype(np.float32), shape)
     slope_y = np.broadcast_to(((rows - cy) / fy).astype(np.float32)[:, None], shape)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
-from ddfd_ros.core.camera_model import rectified_by_name, unknown_distortion
+from ddfd_ros.core.camera_model import raw_image_doubts
 from ddfd_ros.core.types import Estimate, Frame
 from ddfd_ros.core.view import View, plan_view
 from ddfd_ros.ros.camera import CameraInfoCorrector, PublishedCamera
@@ -198,9 +198,8 @@ class Answers:
         if problem and published.camera is None and wants_cloud:
             problem = _NO_CLOUD + problem
         elif not rectified and published.camera is not None:
-            named = rectified_by_name(self._image_topic, info)
-            unknown = unknown_distortion(info) if wants_cloud else ""
-            problem = "; ".join(filter(None, (problem, named, unknown)))
+            doubts = raw_image_doubts(info, self._image_topic, wants_cloud)
+            problem = "; ".join(filter(None, (problem, *doubts)))
         if problem and problem != self.camera_problem:
             self._warn(problem)
         self.camera_problem = problem
