@@ -36,6 +36,7 @@ PASSED_ON = (
 
 ANSWERS = (
     "depth/image_rect",
+    "depth/image_rect/compressedDepth",
     "depth/camera_info",
     "depth/color",
     "depth/zones",

@@ -12,6 +12,7 @@ from ddfd_ros.bag.writing import Topic
 from ddfd_ros.core.blur_zones import DEAD_ZONE_PX
 from ddfd_ros.core.camera_model import correct_camera, published_lens, raw_image_doubts
 from ddfd_ros.core.compressed import encode_compressed, encoded_format
+from ddfd_ros.core.compressed_depth import compressed_depth_format, encode_compressed_depth
 from ddfd_ros.core.image_codec import ImageData, decode, encode_depth, encode_mono, encode_rgb
 from ddfd_ros.core.pipeline import Pipeline
 from ddfd_ros.core.point_cloud import Optics, Rays, make_points
@@ -36,8 +37,13 @@ TOPICS = {
     "defocus_px": ("defocus/image", "defocus/camera_info"),
 }
 """Head -> its image topic and the camera_info beside it, as the node names them."""
-CLOUD, ZONES, COMPRESSED = "points", "depth/zones", "all_in_focus/image/compressed"
-MADE = {ZONES: ("zones_output", "depth_m"), COMPRESSED: ("compressed_output", "sharp_rgb")}
+CLOUD, ZONES = "points", "depth/zones"
+COMPRESSED, COMPRESSED_DEPTH = "all_in_focus/image/compressed", "depth/image_rect/compressedDepth"
+MADE = {
+    ZONES: ("zones_output", "depth_m"),
+    COMPRESSED: ("compressed_output", "sharp_rgb"),
+    COMPRESSED_DEPTH: ("compressed_output", "depth_m"),
+}
 """What is made of a head where a parameter says so: topic -> the parameter and the head."""
 
 _IMAGE, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
@@ -94,7 +100,7 @@ class FrameAnswers:
             result += [Topic(self._name(info), _INFO), Topic(self._name(image), _IMAGE)]
         if self._points:
             result.append(Topic(self._name(CLOUD), _CLOUD))
-        kinds = {ZONES: _IMAGE, COMPRESSED: _COMPRESSED}
+        kinds = {ZONES: _IMAGE, COMPRESSED: _COMPRESSED, COMPRESSED_DEPTH: _COMPRESSED}
         return result + [Topic(self._name(topic), kinds[topic]) for topic in self._made]
 
     def answer(self, message: Any) -> Iterator[tuple[str, bytes]]:
@@ -143,7 +149,15 @@ class FrameAnswers:
             zones = encode_mono(estimate.zones, self._header(header))
             yield self._name(ZONES), self._serialized(zones)
         if COMPRESSED in self._made and estimate.sharp_rgb is not None:
-            yield self._name(COMPRESSED), self._compressed(header, estimate.sharp_rgb)
+            kind = parameters.compressed_format
+            file = encode_compressed(estimate.sharp_rgb, kind, parameters.jpeg_quality)
+            yield self._name(COMPRESSED), self._file(header, file, encoded_format(kind))
+        if COMPRESSED_DEPTH in self._made and estimate.depth_m is not None:
+            kind = parameters.depth_encoding
+            span_m = contract.depth_min_m, contract.depth_max_m
+            file = encode_compressed_depth(estimate.depth_m, kind, *span_m)
+            name = self._name(COMPRESSED_DEPTH)
+            yield name, self._file(header, file, compressed_depth_format(kind))
 
     def _computed(self) -> set[str]:
         heads = {*self._heads, *(MADE[topic][1] for topic in self._made)}
@@ -177,14 +191,10 @@ class FrameAnswers:
             encoded = encode_depth(values, self._header(header), encoding)
         return self._serialized(encoded)
 
-    def _compressed(self, header: Any, rgb: np.ndarray) -> bytes:
-        """A picture as a file, in the terms of image_transport."""
-        kind = self._parameters.compressed_format
-        content = encode_compressed(rgb, kind, self._parameters.jpeg_quality)
+    def _file(self, header: Any, content: bytes, kind: str) -> bytes:
+        """A file as a message; ``kind`` in the terms of image_transport."""
         message = self._types[_COMPRESSED](
-            header=self._header(header),
-            format=encoded_format(kind),
-            data=np.frombuffer(content, np.uint8),
+            header=self._header(header), format=kind, data=np.frombuffer(content, np.uint8)
         )
         return bytes(self._store.serialize_cdr(message, _COMPRESSED))
 

@@ -54,7 +54,7 @@ def decode_compressed(msg: Any) -> np.ndarray:
             f"{what}: expected JPEG or PNG data, got {len(data)} bytes that begin with "
             f"{data[:4].hex(' ') or 'nothing'}; use the transport 'compressed' or 'raw'"
         )
-    if (_JPEG_END if jpeg else _PNG_END) not in tail:
+    if not (_JPEG_END in tail if jpeg else png_is_whole(data)):
         raise ImageFormatError(
             f"{what}: expected a complete {'JPEG' if jpeg else 'PNG'} file, got {len(data)} bytes "
             "without its end mark; the message was cut short"
@@ -151,10 +151,24 @@ def _pixels(data: bytes, flags: int, what: str) -> np.ndarray:
     return pixels
 
 
+def png_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in a PNG's header; None where there is none."""
+    if not data.startswith(_PNG_BEGIN) or len(data) < 24:
+        return None
+    return struct.unpack_from(
+        ">II", data, 16
+    )  # the first chunk is IHDR, its first fields the sides
+
+
+def png_is_whole(data: bytes) -> bool:
+    """Whether a PNG has its end mark; OpenCV makes a picture of half a file too."""
+    return _PNG_END in data[-_TAIL_BYTES:]
+
+
 def _declared_size(data: bytes) -> tuple[int, int] | None:
     """Width and height in a file's header; None where it does not get so far."""
-    if data.startswith(_PNG_BEGIN):  # the first chunk is IHDR, its first fields are the sides
-        return struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
+    if data.startswith(_PNG_BEGIN):
+        return png_size(data)
     at = 2
     while at + 9 <= len(data):  # segments: FF, marker, length without these two, content
         if data[at] != 0xFF:

@@ -20,7 +20,8 @@ def is_answer(topic: str) -> bool:
     which the blur is gone, nor a measured depth. Others use some of these names too, so this can
     only say which of several topics is the likelier one.
     """
-    plain = f"/{topic.removesuffix('/compressed').lstrip('/')}"
+    image = topic.removesuffix("/compressed").removesuffix("/compressedDepth")
+    plain = f"/{image.lstrip('/')}"
     return plain.endswith(tuple(f"/{name}" for name in _ANSWERS))
 
 

@@ -24,9 +24,12 @@ TOPICS: dict[str, tuple[str, str]] = {
 }
 """Head -> its image topic and the camera_info beside it (the sibling rule of image_transport)."""
 
-COLOUR, CLOUD, COMPRESSED = "depth/color", "points", "all_in_focus/image/compressed"
-ZONES = "depth/zones"
+COLOUR, CLOUD, ZONES = "depth/color", "points", "depth/zones"
+COMPRESSED, COMPRESSED_DEPTH = "all_in_focus/image/compressed", "depth/image_rect/compressedDepth"
 """What is made of the heads."""
+
+_BESIDE = {COMPRESSED: "sharp_rgb", COMPRESSED_DEPTH: "depth_m"}
+"""Topics that go beside a head's image, wherever that was remapped to."""
 
 LATENCY_TOPIC = "latency"
 
@@ -60,7 +63,7 @@ class Demand:
             parameters: The colour and the limit of the cloud may need heads of their own.
         """
         wanted = {head for head, (image, _) in TOPICS.items() if image in self.topics}
-        if COLOUR in self.topics or ZONES in self.topics:
+        if not self.topics.isdisjoint((COLOUR, ZONES, COMPRESSED_DEPTH)):
             wanted.add("depth_m")
         if COMPRESSED in self.topics:
             wanted.add("sharp_rgb")
@@ -97,7 +100,7 @@ class Outputs:
             node: The rclpy node.
             heads: What the model computes.
             statistics: Counts subscribers that ask for what a publisher cannot offer.
-            compressed: Whether the compressed all-in-focus image is offered.
+            compressed: Whether depth and all-in-focus image are offered compressed too.
             zones: Whether the mask of the depth is offered.
         """
         self._node = node
@@ -111,8 +114,8 @@ class Outputs:
             kinds |= {COLOUR: Image, CLOUD: PointCloud2}
         if "depth_m" in heads and zones:
             kinds[ZONES] = Image
-        if "sharp_rgb" in heads and compressed:
-            kinds[COMPRESSED] = CompressedImage
+        if compressed:
+            kinds |= {topic: CompressedImage for topic, head in _BESIDE.items() if head in heads}
         self._made: list[Publisher] = []
         try:
             self._publishers = {name: self._advertise(kind, name) for name, kind in kinds.items()}
@@ -122,8 +125,9 @@ class Outputs:
             raise
 
     def _advertise(self, kind: Any, topic: str) -> Publisher:
-        if topic == COMPRESSED:  # beside the image's topic, wherever that was remapped to
-            topic = self._node.resolve_topic_name(TOPICS["sharp_rgb"][0]) + "/compressed"
+        if topic in _BESIDE:
+            image = self._node.resolve_topic_name(TOPICS[_BESIDE[topic]][0])
+            topic = f"{image}/{topic.rpartition('/')[2]}"
         incompatible = report_incompatible_qos(self._node, self._statistics, topic)
         publisher = self._node.create_publisher(
             kind,

@@ -199,7 +199,8 @@ class OutputParameters:
     )
     compressed_output: bool = parameter(
         False,
-        "Whether to advertise all_in_focus/image/compressed (sensor_msgs/CompressedImage)",
+        "Whether to advertise all_in_focus/image/compressed and depth/image_rect/compressedDepth "
+        "(sensor_msgs/CompressedImage)",
         Change.RELOAD,
     )
     compressed_format: str = parameter(

@@ -11,6 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from ddfd_ros.core.colour_map import colour_depth
 from ddfd_ros.core.compressed import encode_compressed, encoded_format
+from ddfd_ros.core.compressed_depth import compressed_depth_format, encode_compressed_depth
 from ddfd_ros.core.image_codec import encode_mono
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.point_cloud import Optics, Rays, make_points
@@ -19,7 +20,16 @@ from ddfd_ros.ros.camera import PublishedCamera
 from ddfd_ros.ros.cloud import cloud_message
 from ddfd_ros.ros.lens import cloud_options
 from ddfd_ros.ros.messages import ImageEncoder
-from ddfd_ros.ros.outputs import CLOUD, COLOUR, COMPRESSED, TOPICS, ZONES, Demand, Messages
+from ddfd_ros.ros.outputs import (
+    CLOUD,
+    COLOUR,
+    COMPRESSED,
+    COMPRESSED_DEPTH,
+    TOPICS,
+    ZONES,
+    Demand,
+    Messages,
+)
 from ddfd_ros.ros.parameters import NodeParameters
 
 
@@ -89,9 +99,18 @@ class Products:
         if ZONES in demand and result.estimate.zones is not None:
             messages[ZONES] = encode_mono(result.estimate.zones, result.header, Image)
         if COMPRESSED in demand and result.estimate.sharp_rgb is not None:
-            messages[COMPRESSED] = _compressed(
-                result.estimate.sharp_rgb, result.header, parameters
+            kind = parameters.compressed_format
+            content = encode_compressed(result.estimate.sharp_rgb, kind, parameters.jpeg_quality)
+            messages[COMPRESSED] = _file(content, encoded_format(kind), result.header)
+        if COMPRESSED_DEPTH in demand and result.estimate.depth_m is not None:
+            content = encode_compressed_depth(
+                result.estimate.depth_m,
+                parameters.depth_encoding,
+                contract.depth_min_m,
+                contract.depth_max_m,
             )
+            kind = compressed_depth_format(parameters.depth_encoding)
+            messages[COMPRESSED_DEPTH] = _file(content, kind, result.header)
         return messages
 
     def _cloud(self, result: FrameResult, parameters: NodeParameters) -> PointCloud2 | None:
@@ -119,11 +138,9 @@ class Products:
         return cloud_message(points, result.header)
 
 
-def _compressed(rgb: np.ndarray, header: Any, parameters: NodeParameters) -> CompressedImage:
-    """A picture as a file, in the terms of image_transport."""
-    kind = parameters.compressed_format
-    content = encode_compressed(rgb, kind, parameters.jpeg_quality)
-    message = CompressedImage(header=header, format=encoded_format(kind))
+def _file(content: bytes, kind: str, header: Any) -> CompressedImage:
+    """A file as a message; ``kind`` in the terms of image_transport."""
+    message = CompressedImage(header=header, format=kind)
     data = array.array("B")
     data.frombytes(content)
     message.data = data

@@ -22,6 +22,7 @@ from rosbags.typesys import Stores, get_typestore
 from ddfd_ros.bag.answers import (
     CLOUD,
     COMPRESSED,
+    COMPRESSED_DEPTH,
     TOPICS,
     ZONES,
     FrameAnswers,
@@ -29,6 +30,7 @@ from ddfd_ros.bag.answers import (
 from ddfd_ros.bag.cli import main, read_parameters
 from ddfd_ros.bag.source import BagSource, Camera
 from ddfd_ros.core.blur_zones import zones
+from ddfd_ros.core.compressed_depth import decode_compressed_depth
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.image_codec import decode, decode_depth
 from ddfd_ros.core.metadata import ModelContract
@@ -283,11 +285,12 @@ def test_options(recorded, answered, tmp_path):
 def test_zones_and_compressed_images_are_written_where_asked_for(recorded, tmp_path):
     """Though their heads are not; --heads names topics of heads."""
     arguments = ["--heads", "sigma", "--namespace", "/front", "zones_output=true"]
-    arguments += ["compressed_output=true", "compressed_format=png", "dead_zone_px=2.0"]
+    arguments += ["compressed_output=true", "compressed_format=png", "dead_zone_px=1.0"]
     assert main([str(recorded), str(tmp_path / "out"), *arguments, *ARGUMENTS]) == 0
     messages, _ = read(tmp_path / "out")
     heads = {"/front/uncertainty/image", "/front/uncertainty/camera_info"}
-    assert set(messages) == heads | {f"/front/{ZONES}", f"/front/{COMPRESSED}"}
+    made = {f"/front/{topic}" for topic in (ZONES, COMPRESSED, COMPRESSED_DEPTH)}
+    assert set(messages) == heads | made
     backend = open_backend(resolve_model(MODEL), "onnxruntime", threads=1)
     try:
         for number in range(7):
@@ -295,13 +298,19 @@ def test_zones_and_compressed_images_are_written_where_asked_for(recorded, tmp_p
             file = messages[f"/front/{COMPRESSED}"][number]
             assert file.format == "rgb8; png compressed bgr8"
             np.testing.assert_array_equal(decode(file), wanted["sharp_rgb"])
+            depth = messages[f"/front/{COMPRESSED_DEPTH}"][number]
+            assert depth.format == "32FC1; compressedDepth png"
             mask = messages[f"/front/{ZONES}"][number]
             assert (mask.encoding, mask.step) == ("mono8", WIDTH)
             span_m = contract.depth_min_m, contract.depth_max_m
-            zones_there = zones(wanted["depth_m"], contract.lens, 2.0, span_m)
+            zones_there = zones(wanted["depth_m"], contract.lens, 1.0, span_m)
             np.testing.assert_array_equal(mask.data.reshape(HEIGHT, WIDTH), zones_there)
             assert np.unique(zones_there).size > 1
-            assert stamps([file, mask]) == [stamp_of(number)] * 2
+            believed_m = np.where(zones_there & 1, np.nan, wanted["depth_m"])
+            assert np.isfinite(believed_m).any()
+            depth_m = decode_compressed_depth(depth)
+            np.testing.assert_allclose(depth_m, believed_m, rtol=0, atol=0.0051)
+            assert stamps([file, depth, mask]) == [stamp_of(number)] * 3
     finally:
         backend.close()
 
@@ -313,7 +322,8 @@ def test_what_a_model_without_the_head_cannot_make_is_noted():
     asked = NodeParameters(zones_output=True, compressed_output=True)
     backend = SimpleNamespace(contract=contract)
     answers = FrameAnswers(backend, asked, ("depth_m",), False, "", None, STORE)
-    assert [topic.name for topic in answers.topics()][-1] == f"/{ZONES}"
+    names = [topic.name for topic in answers.topics()]
+    assert names[-2:] == [f"/{ZONES}", f"/{COMPRESSED_DEPTH}"]
     (problem,) = answers.problems
     assert problem.startswith("compressed_output")
     assert "no sharp_rgb" in problem

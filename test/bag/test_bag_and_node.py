@@ -50,6 +50,7 @@ TOPICS = {
     "/points": PointCloud2,
     "/depth/zones": Image,
     "/all_in_focus/image/compressed": CompressedImage,
+    "/depth/image_rect/compressedDepth": CompressedImage,
 }
 
 

@@ -17,6 +17,8 @@ from ddfd_ros.core.topic_names import is_answer, is_colour
         ("/all_in_focus/image", False, True),
         ("/front/all_in_focus/image/compressed", False, True),
         ("/depth/image_rect", False, True),
+        ("/front/depth/image_rect/compressedDepth", False, True),
+        ("/camera/depth/image_raw/compressedDepth", False, False),
         ("/front/uncertainty/image", False, True),
         ("/defocus/image", False, True),
         ("all_in_focus/image", False, True),

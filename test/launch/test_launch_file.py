@@ -20,7 +20,15 @@ import yaml
 from lifecycle_msgs.srv import GetState
 
 from ddfd_ros.ros.compare_options import CompareOptions
-from ddfd_ros.ros.outputs import CLOUD, COLOUR, COMPRESSED, LATENCY_TOPIC, TOPICS, ZONES
+from ddfd_ros.ros.outputs import (
+    CLOUD,
+    COLOUR,
+    COMPRESSED,
+    COMPRESSED_DEPTH,
+    LATENCY_TOPIC,
+    TOPICS,
+    ZONES,
+)
 from ddfd_ros.ros.parameters import defaults
 
 FILES = ("ddfd", "bag_replay", "field_test", "compare_depth")
@@ -138,7 +146,8 @@ def test_a_field_test_records_the_images_that_the_node_subscribes_to(
 
 def test_a_replay_plays_recorded_answers_beside_those_of_the_node(repository, monkeypatch):
     replay = import_without_launch(path_of(repository, "bag_replay"), monkeypatch)
-    assert set(replay.ANSWERS) == NODE_TOPICS | {ZONES, COMPRESSED, LATENCY_TOPIC}
+    further = {ZONES, COMPRESSED, COMPRESSED_DEPTH, LATENCY_TOPIC}
+    assert set(replay.ANSWERS) == NODE_TOPICS | further
     rules = replay._apart("")
     assert "/depth/image_rect:=/recorded/depth/image_rect" in rules
     assert "/diagnostics:=/recorded/diagnostics" in rules

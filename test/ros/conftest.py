@@ -163,6 +163,7 @@ class Peer:
         "color": ("depth/color", Image),
         "points": ("points", PointCloud2),
         "file": ("all_in_focus/image/compressed", CompressedImage),
+        "depth_file": ("depth/image_rect/compressedDepth", CompressedImage),
     }
 
     def __init__(self, domain_id: int) -> None:

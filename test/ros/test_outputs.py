@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
 
+from ddfd_ros.core.compressed_depth import decode_compressed_depth
 from ddfd_ros.core.thin_lens import LensConfig
 
 cv2 = pytest.importorskip("cv2")
@@ -64,6 +65,8 @@ DEFAULTS = {
     "cloud_max_sigma_m": 0.0,
     "cloud_organized": False,
     "compressed_format": "jpeg",
+    "depth_encoding": "32FC1",
+    "max_depth_m": 0.0,
     "input_rectified": False,
     "lens_guard": "warn",
     "network_height": 0,
@@ -211,6 +214,22 @@ def test_defocus_preview_and_file(peer, tools):
     assert file.format == "rgb8; jpeg compressed bgr8"
     picture = cv2.imdecode(np.frombuffer(file.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.abs(picture.astype(int) - (255 - smooth)).mean() < 3
+
+
+@pytest.mark.parametrize("encoding", ["32FC1", "16UC1"])
+def test_depth_as_a_file_is_the_depth_as_an_image(peer, tools, encoding):
+    """Without anybody listening to the image."""
+    assert peer.set(depth_encoding=encoding, max_depth_m=6.0) == ["", ""]
+    peer.listen("depth_file")
+    rgb = tools.picture(HEIGHT, WIDTH, seed=5)
+    stamp = peer.send(tools.image_message(rgb))
+    file = peer.answer("depth_file", stamp)
+    assert file.format == f"{encoding}; compressedDepth png"
+    wanted = tools.reference(rgb)["depth_m"]
+    wanted = np.where(wanted <= 6.0, wanted, np.nan)
+    assert 0 < np.isnan(wanted).sum() < wanted.size
+    step_m = 0.001 if encoding == "16UC1" else 0.01  # 0.1 % of 10 m
+    np.testing.assert_allclose(decode_compressed_depth(file), wanted, rtol=0, atol=0.51 * step_m)
 
 
 def test_the_image_is_scaled_to_the_models_pitch_and_the_outputs_follow(peer, tools):

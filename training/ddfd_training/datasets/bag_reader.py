@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from ddfd_ros.core.compressed_depth import decode_compressed_depth
 from ddfd_ros.core.errors import DatasetError, ImageFormatError
 from ddfd_ros.core.image_codec import decode, decode_depth
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"
-_COMPRESSED_DEPTH_HEADER = struct.Struct("<iff")
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class BagReader:
         message = self.message(topic, stamp)
         try:
             compressed = not hasattr(message, "encoding")
-            depth_m = _compressed_depth(message) if compressed else decode_depth(message)
+            depth_m = decode_compressed_depth(message) if compressed else decode_depth(message)
         except ImageFormatError as error:
             raise DatasetError(f"{self.path}, topic {topic}: {error}") from error
         depth_m = np.array(depth_m, dtype=np.float32)
@@ -131,30 +130,3 @@ class BagReader:
 def _taken_ns(message: Any) -> int:
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def _compressed_depth(message: Any) -> np.ndarray:
-    """Depth sent by image_transport's ``compressedDepth``: a small header, then a PNG.
-
-    For 32FC1 the PNG holds quantised inverse depth, depth = A / (value - B), with A and B from the
-    header (source of compressed_depth_image_transport's format: its own documentation).
-    """
-    kind = message.format.lower()
-    data = bytes(message.data)
-    start = _COMPRESSED_DEPTH_HEADER.size
-    if "compresseddepth" not in kind or data[start : start + 4] != b"\x89PNG":
-        raise ImageFormatError(
-            f"depth: expected compressedDepth with PNG inside, got the format {message.format!r}; "
-            "record the raw depth topic"
-        )
-    values = cv2.imdecode(np.frombuffer(data, np.uint8, offset=start), cv2.IMREAD_UNCHANGED)
-    if values is None or values.ndim != 2:
-        raise ImageFormatError("depth: expected a PNG of one channel, got a damaged one")
-    known = values > 0
-    depth_m = np.full(values.shape, np.nan, dtype=np.float32)
-    if "32fc1" in kind:
-        _, a, b = _COMPRESSED_DEPTH_HEADER.unpack_from(data)
-        depth_m[known] = a / (values[known].astype(np.float32) - b)
-    else:
-        depth_m[known] = values[known].astype(np.float32) * np.float32(1e-3)
-    return depth_m
