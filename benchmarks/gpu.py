@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -110,12 +111,23 @@ def random_model(name: str, folder: Path) -> tuple[Path, Path]:
     return path, checkpoint
 
 
-def run_json(module: str, *arguments: str, timeout_s: float | None = None) -> dict[str, Any]:
-    """Run a program that prints lines of JSON; all of them, and its error where it failed."""
-    command = [sys.executable, "-m", module, *arguments]
+def run_json(
+    module: str, *arguments: str, timeout_s: float | None = None, python: Path | None = None
+) -> dict[str, Any]:
+    """Run a program that prints lines of JSON; all of them, and its error where it failed.
+
+    Args:
+        module: The program.
+        *arguments: Its arguments.
+        timeout_s: How long it may take.
+        python: Another Python than this one; it gets the project's code and nothing else of this
+            one's surroundings.
+    """
+    command = [str(python or sys.executable), "-m", module, *arguments]
+    environ = None if python is None else outside_environment()
     try:
         run = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=timeout_s
+            command, capture_output=True, text=True, check=False, timeout=timeout_s, env=environ
         )
         lines, said, failed = run.stdout, run.stderr, run.returncode != 0
     except subprocess.TimeoutExpired as error:
@@ -128,6 +140,16 @@ def run_json(module: str, *arguments: str, timeout_s: float | None = None) -> di
     if failed or not values:
         values["error"] = " ".join(said.split()[-40:]) or "it printed nothing"
     return values
+
+
+def outside_environment() -> dict[str, str]:
+    """The environment for another Python: of a bundle's, only where the project's code lies."""
+    root = Path(__file__).resolve().parents[1]
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    libraries = environ.get("DDFD_OUTSIDE_LIBRARIES")
+    if libraries is not None:
+        environ["LD_LIBRARY_PATH"] = libraries
+    return environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "trt")])}
 
 
 def reason(said: str) -> str:
@@ -209,7 +231,10 @@ class Bench:
         arguments = ["--onnx", str(path), *self._common()]
         arguments += ["--checkpoint", str(checkpoint)] if checkpoint else []
         left_s = self._end - time.monotonic() if self._options.limit_s else None
-        others = run_json("benchmarks.gpu_others", *arguments, timeout_s=left_s)
+        others = run_json(
+            "benchmarks.gpu_others", *arguments, timeout_s=left_s,
+            python=self._options.others_python,
+        )  # fmt: skip
         result["others"] = others
         width, height = self._options.size
         work = count_work(onnx.load(path), height, width)
@@ -386,6 +411,9 @@ def _parser() -> argparse.ArgumentParser:
                         "without building it again")  # fmt: skip
     parser.add_argument("--engines-only", action="store_true",
                         help="compare with nothing: torch, ONNX Runtime, floor")  # fmt: skip
+    parser.add_argument("--others-python", type=Path, metavar="PROGRAM",
+                        help="a Python with torch to compare with, where this one has none (a "
+                        "bundle's)")  # fmt: skip
     parser.add_argument("--engine-options", nargs=argparse.REMAINDER, default=[],
                         help="further arguments of ddfd-engine, at the end")  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULTS)

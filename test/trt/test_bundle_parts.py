@@ -5,14 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import lzma
 import os
+import shutil
 import subprocess
+import sys
 import tarfile
 
 import pytest
 
+from ddfd_trt.bundle import parts as parts_module
 from ddfd_trt.bundle.cli import main, refuse_foreign_folder
-from ddfd_trt.bundle.parts import MANIFEST, Manifest, check_parts, copy_scripts, pack
+from ddfd_trt.bundle.parts import MANIFEST, XZ_FILTERS, Manifest, check_parts, copy_scripts, pack
 from ddfd_trt.bundle.plan import BundleError
 from ddfd_trt.bundle.tree import SCRIPTS
 
@@ -49,7 +53,7 @@ def join(bundle, *arguments, **environ):
 
 
 def parts_of(bundle):
-    return sorted(bundle.glob("bundle.tar.gz.*"))
+    return sorted(bundle.glob("bundle.tar.*"))
 
 
 def test_parts_are_limited_and_make_one_archive(bundle, tmp_path):
@@ -100,6 +104,55 @@ def test_join_unpacks_once(bundle, tmp_path):
         part.unlink()
     second = join(bundle, target)  # nothing is read again
     assert (second.returncode, second.stdout.strip()) == (0, str(target))
+
+
+@pytest.fixture
+def small_bundle(tmp_path, monkeypatch):
+    """Compressed by xz; with a small dictionary, since memory is taken for all of it."""
+    small = [XZ_FILTERS[0] | {"dict_size": 1 << 16}]
+    monkeypatch.setattr(parts_module, "XZ_FILTERS", small)
+    out = tmp_path / "out"
+    facts = {"kind": "run", "unpacked_bytes": "4800"}
+    pack(make_tree(tmp_path / "tree"), out, LIMIT, facts, compression="xz")
+    copy_scripts(SCRIPTS, out, ("join.sh",))
+    return out
+
+
+def programs(folder, *more):
+    """A folder for PATH with what join.sh needs whatever the compression, and ``more``."""
+    folder.mkdir()
+    needed = "sh awk cat df dirname mkdir mv rm sha256sum tar wc"
+    for name in (*needed.split(), *more):
+        (folder / name).symlink_to(shutil.which(name))
+    return folder
+
+
+def test_xz_is_unpacked_by_what_is_there(small_bundle, tmp_path):
+    names = [part.name for part in parts_of(small_bundle)]
+    assert names[0] == "bundle.tar.xz.000"
+    whole = b"".join(part.read_bytes() for part in parts_of(small_bundle))
+    assert lzma.decompress(whole).startswith(b"lib")  # the archive's first name
+    noise = (tmp_path / "tree" / "lib" / "noise.bin").read_bytes()
+    check_parts(small_bundle)
+
+    python = programs(tmp_path / "python")
+    (python / "python3").symlink_to(sys.executable)
+    programs(tmp_path / "xz", "xz")
+    for name in ("python", "xz"):
+        run = join(small_bundle, tmp_path / f"by {name}", PATH=str(tmp_path / name))
+        assert run.returncode == 0, run.stderr
+        assert (tmp_path / f"by {name}" / "lib" / "noise.bin").read_bytes() == noise
+
+    run = join(small_bundle, tmp_path / "by none", PATH=str(programs(tmp_path / "none", "gzip")))
+    assert run.returncode == 2
+    assert "xz or a python3 with lzma" in run.stderr
+    assert not (tmp_path / "by none").exists()
+
+
+def test_a_bundle_replaces_one_of_another_compression(small_bundle, tmp_path):
+    pack(tmp_path / "tree", small_bundle, LIMIT, {})
+    assert {part.name[:14] for part in parts_of(small_bundle)} == {"bundle.tar.gz."}
+    assert join(small_bundle, tmp_path / "target").returncode == 0
 
 
 def test_join_takes_a_folder_from_the_environment(bundle, tmp_path):

@@ -57,6 +57,7 @@ def test_the_environment_is_the_bundles(tree):
     assert folders == [f"{tree}/{name}" for name in ("packages", "project", "project/trt")]
     libraries = values["LD_LIBRARY_PATH"].split(":")
     assert libraries[-1] == "/driver"  # kept: the driver may lie there
+    assert values["DDFD_OUTSIDE_LIBRARIES"] == "/driver"  # for another Python's programs
     assert libraries[:-1] == [f"{tree}/{n}" for n in ("python/lib", "lib", "packages/tensorrt")]
     assert not {"PYTHONSTARTUP", "PYTHONWARNINGS"} & set(values)
     assert values["PYTHONNOUSERSITE"] == "1"

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -222,6 +223,39 @@ def test_a_program_that_fails_half_way_keeps_what_it_found(tmp_path, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert gpu.run_json("half", "0") == {"a": 1, "error": "out of memory"}
     assert gpu.run_json("half", "60", timeout_s=3.0) == {"a": 1, "error": "not done within 3 s"}
+
+
+def test_another_python_gets_the_projects_code_and_nothing_of_this_one(tmp_path, monkeypatch):
+    told = tmp_path / "told.py"
+    told.write_text("import json, os, sys; print(json.dumps({'a': sys.argv[1:], **os.environ}))")
+    other = tmp_path / "python"
+    other.write_text(
+        '#!/bin/sh\nexport LIBRARIES="$LD_LIBRARY_PATH"\nunset LD_LIBRARY_PATH\n'
+        f'exec "{sys.executable}" "{told}" "$@"\n'
+    )
+    other.chmod(0o755)
+    for name, text in {
+        "PYTHONHOME": "/bundle/python", "PYTHONPATH": "/bundle/packages",
+        "LD_LIBRARY_PATH": "/bundle/lib:/driver", "DDFD_OUTSIDE_LIBRARIES": "/driver",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, text)
+    found = gpu.run_json("a.module", "--size", "8x8", python=other)
+    assert found["a"] == ["-m", "a.module", "--size", "8x8"]
+    assert found["LIBRARIES"] == "/driver"
+    assert "PYTHONHOME" not in found
+    assert found["PYTHONPATH"].split(os.pathsep) == [str(ROOT), str(ROOT / "trt")]
+
+
+def test_the_other_runtimes_run_by_the_python_that_is_named(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(gpu, "run_json", lambda *_, **named: called.append(named) or {"a": 1})
+    monkeypatch.setattr(gpu, "model_files", lambda *_: (tmp_path / "m.onnx", None))
+    monkeypatch.setattr(gpu.onnx, "load", lambda _: None)
+    monkeypatch.setattr(gpu, "count_work", lambda *_: SimpleNamespace(operations=1))
+    options = gpu._parser().parse_args(["--out", str(tmp_path), "--others-python", "/opt/python"])
+    bench = gpu.Bench(options, GpuMachine("x", "9.0", "12.6", "8.6.0", True), tmp_path)
+    bench.run([gpu.Step("m")], Console(quiet=True))
+    assert called[0]["python"] == Path("/opt/python")
 
 
 def test_torch_answers_through_page_locked_memory(lite_checkpoint, monkeypatch):

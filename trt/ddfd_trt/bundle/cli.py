@@ -14,8 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeElapsedColumn
 
 from ddfd_ros.core.errors import DdfdError
 from ddfd_trt.bundle.check import check_tree
-from ddfd_trt.bundle.parts import MANIFEST, Manifest, check_parts, copy_scripts, pack
-from ddfd_trt.bundle.plan import KINDS, BundleError, BundlePlan, default_cache
+from ddfd_trt.bundle.parts import MANIFEST, PREFIX, Manifest, check_parts, copy_scripts, pack
+from ddfd_trt.bundle.plan import COMPRESSIONS, KINDS, BundleError, BundlePlan, default_cache
 from ddfd_trt.bundle.tree import SCRIPTS, make_tree
 
 EXIT_OK, EXIT_ERROR, EXIT_STOPPED = 0, 2, 130
@@ -70,8 +70,9 @@ def make_bundle(plan: BundlePlan, console: Console, *, keep_tree: bool = False) 
         tell(f"packing {unpacked / _MB:.0f} MB")
         task = progress.add_task("packing", total=unpacked)
         manifest = pack(
-            tree, plan.out, plan.part_mb * _MB, facts, lambda count: progress.advance(task, count)
-        )
+            tree, plan.out, plan.part_mb * _MB, facts, lambda count: progress.advance(task, count),
+            compression=plan.compression,
+        )  # fmt: skip
     copy_scripts(SCRIPTS, plan.out, ("join.sh",))
     copy_scripts(SCRIPTS, plan.out, ("start.sh",))
     (plan.out / "start.sh").rename(plan.out / "run.sh")
@@ -89,7 +90,7 @@ def refuse_foreign_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise BundleError(f"{out}: expected a folder, got a file; name another with --out")
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    known = ("bundle.tar.gz.", MANIFEST, "join.sh", "run.sh")
+    known = (PREFIX, MANIFEST, "join.sh", "run.sh")
     if strange := [name for name in names if not name.startswith(known)]:
         raise BundleError(
             f"{out}: expected an empty folder or an older bundle, got {strange[:5]} in it; name "
@@ -110,6 +111,7 @@ def _plan(arguments: argparse.Namespace) -> BundlePlan:
     values = {
         "kind": arguments.kind,
         "part_mb": arguments.part_mb,
+        "compression": arguments.compression,
         "cache": arguments.cache.absolute(),
         "models": tuple(arguments.model),
         "add": tuple(arguments.add),
@@ -136,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
                         "of the size (default: build)")  # fmt: skip
     parser.add_argument("--part-mb", type=int, default=BundlePlan.part_mb, metavar="MB",
                         help=f"largest part (default: {BundlePlan.part_mb})")  # fmt: skip
+    parser.add_argument("--compression", choices=COMPRESSIONS, default=BundlePlan.compression,
+                        help="xz: half the size for several minutes more; there it takes xz or a "
+                        "python3 with lzma to unpack (default: gzip)")  # fmt: skip
     parser.add_argument("--cache", type=Path, default=default_cache(), metavar="FOLDER",
                         help="keeps what was downloaded and compiled (default: in the user's "
                         "cache folder)")  # fmt: skip

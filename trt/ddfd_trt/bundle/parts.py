@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -15,7 +16,11 @@ from ddfd_trt.bundle.plan import BundleError
 
 MANIFEST = "manifest.txt"
 FORMAT = "1"
-_PART = "bundle.tar.gz.{:03d}"
+PREFIX = "bundle.tar."
+_SUFFIXES = {"gzip": "gz", "xz": "xz"}
+XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 28}]
+"""TensorRT's library holds every kernel anew for each kind of GPU, far apart: xz's usual 8 MiB see
+few of the repetitions."""
 _CHUNK = 1 << 20
 
 
@@ -89,8 +94,8 @@ class Manifest:
 class PartWriter:
     """A file to write to that goes into parts of at most ``limit`` bytes."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self._limit = folder, limit
+    def __init__(self, folder: Path, limit: int, suffix: str) -> None:
+        self._folder, self._limit, self._suffix = folder, limit, suffix
         self._whole = hashlib.sha256()
         self._parts: list[Part] = []
         self._file: IO[bytes] | None = None
@@ -103,7 +108,8 @@ class PartWriter:
         self._whole.update(rest)
         while len(rest):
             if self._file is None:
-                self._name, self._size = _PART.format(len(self._parts)), 0
+                self._name = f"{PREFIX}{self._suffix}.{len(self._parts):03d}"
+                self._size = 0
                 self._digest = hashlib.sha256()
                 self._file = (self._folder / self._name).open("wb")
             piece = rest[: self._limit - self._size]
@@ -137,6 +143,7 @@ def pack(
     limit: int,
     facts: dict[str, str],
     on_bytes: Callable[[int], None] = lambda count: None,  # noqa: ARG005
+    compression: str = "gzip",
 ) -> Manifest:
     """Write a folder as parts and manifest; equal folders give equal parts.
 
@@ -144,16 +151,18 @@ def pack(
         tree: The folder; its content goes to the archive's top.
         out: Where the parts go; those of an earlier bundle there are deleted.
         limit: Largest part in bytes.
-        facts: For the manifest.
+        facts: For the manifest, which gets ``archive`` besides: how it is compressed.
         on_bytes: Told how many bytes of the files were read.
+        compression: ``gzip``, or ``xz`` with a dictionary of 256 MiB: smaller, and slower to make
+            (about 3 GB of memory; 0.3 GB to unpack).
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)  # parts without it are no bundle
-    for old in out.glob(_PART.format(0).removesuffix("000") + "*"):
+    for old in out.glob(f"{PREFIX}*"):
         old.unlink()
-    writer = PartWriter(out, limit)
+    writer = PartWriter(out, limit, _SUFFIXES[compression])
     with (
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=writer, mtime=0) as packed,  # type: ignore[arg-type]
+        _compressor(writer, compression) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
     ):
         for path in sorted(tree.rglob("*")):
@@ -167,9 +176,15 @@ def pack(
                 on_bytes(item.size)
             else:
                 archive.addfile(item)
-    manifest = writer.close(facts)
+    manifest = writer.close(facts | {"archive": compression})
     (out / MANIFEST).write_text(manifest.text(), encoding="utf-8")
     return manifest
+
+
+def _compressor(writer: PartWriter, compression: str) -> IO[bytes]:
+    if compression == "xz":
+        return lzma.LZMAFile(writer, "wb", filters=XZ_FILTERS)  # type: ignore[arg-type,return-value]
+    return gzip.GzipFile("", "wb", compresslevel=6, fileobj=writer, mtime=0)  # type: ignore[arg-type,return-value]
 
 
 def check_parts(folder: Path) -> Manifest:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Joins the parts of a bundle and unpacks them: sh join.sh [FOLDER]
-# Prints the folder. Where it is unpacked already, nothing is done. Needs sha256sum, tar and gzip.
+# Prints the folder. Where it is unpacked already, nothing is done. Needs sha256sum, tar, awk, and gzip or,
+# of a bundle that is compressed so, xz or a python3 with lzma.
 set -eu
 
 fail() {
@@ -11,11 +12,26 @@ fail() {
 here=$(cd "$(dirname "$0")" && pwd)
 manifest=$here/manifest.txt
 [ -f "$manifest" ] || fail "expected $manifest, got none; copy it there"
-for program in sha256sum tar gzip awk; do
+for program in sha256sum tar awk; do
     command -v "$program" >/dev/null || fail "expected the program $program, got none; install it"
 done
 [ "$(awk '$1 == "format" { print $2 }' "$manifest")" = 1 ] ||
     fail "$manifest: expected format 1, got another; copy it again"
+archive=$(awk '$1 == "fact" && $2 == "archive" { print $3 }' "$manifest")
+if [ "${archive:-gzip}" = gzip ]; then
+    command -v gzip >/dev/null || fail "expected the program gzip, got none; install it"
+    unpacked() { gzip -dc; }
+elif command -v xz >/dev/null; then
+    unpacked() { xz -dc; }
+elif python3 -c 'import lzma' 2>/dev/null; then
+    unpacked() {
+        python3 -c 'import lzma, shutil, sys
+shutil.copyfileobj(lzma.open(sys.stdin.buffer), sys.stdout.buffer, 1 << 20)'
+    }
+else
+    fail "expected the program xz or a python3 with lzma, got neither; install one," \
+        "or make the bundle with --compression gzip"
+fi
 whole=$(awk '$1 == "whole" { print $2 }' "$manifest")
 [ ${#whole} -eq 64 ] || fail "$manifest: expected a sha256 of the whole, got '$whole'; copy it again"
 id=$(printf %.12s "$whole")
@@ -61,7 +77,7 @@ free=$(df -Pk "$(dirname "$target")" | awk 'NR == 2 { print $4 }')
 partial=$target.partial
 rm -rf "$partial"
 mkdir "$partial"
-parts | gzip -dc | tar -xf - -C "$partial" --no-same-owner
+parts | unpacked | tar -xf - -C "$partial" --no-same-owner
 [ -x "$partial/run.sh" ] || fail "$partial: expected run.sh in the archive, got none; make it anew"
 echo "$whole" >"$partial/.joined"
 mv "$partial" "$target"

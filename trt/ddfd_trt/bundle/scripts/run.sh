@@ -30,6 +30,8 @@ export PYTHONPATH="$here/packages:$here/project:$here/project/trt"
 export PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1
 # The driver's libraries may be known by this variable only, so it is kept behind the bundle's.
 outside=${LD_LIBRARY_PATH:-}
+# For programs of another Python that are started from here.
+export DDFD_OUTSIDE_LIBRARIES="$outside"
 export LD_LIBRARY_PATH="$here/python/lib:$here/lib:$here/packages/tensorrt${outside:+:$outside}"
 if ! "$python" -S -c 'import ctypes; ctypes.CDLL("libstdc++.so.6")' 2>/dev/null; then
     LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$here/lib/fallback"
