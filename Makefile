@@ -53,7 +53,10 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 demo: $(VENV)/.demo  ## run the node on an image stream: pictures in out/, a table here; INPUT=... for your own
 	$(PY) -m ddfd_demo $(if $(INPUT),--input "$(INPUT)") --out "$(OUT)"
 
+# Compiled first, for where Python may not keep what it compiles (PYTHONDONTWRITEBYTECODE): the tests start hundreds
+# of processes.
 test: lint  ## everything that decides whether a change is good: linters, types, tests
+	@$(PY) -m compileall -q -j 0 ddfd_ros training trt demo benchmarks || true
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.test  ## ruff and mypy

@@ -60,18 +60,18 @@ collect_ignore = sorted(LEFT_OUT)
 LONGEST = (
     "trt/test_export_parity.py",
     "ros/test_engine_node.py",
-    "training/test_calibration.py",
-    "trt/test_engine_build.py",
     "ros/test_fuzz_messages.py",
-    "training/test_trainer.py",
+    "trt/test_engine_build.py",
     "demo/test_chain.py",
-    "training/test_onboard.py",
-    "training/test_any_lens.py",
-    "training/test_processes.py",
     "trt/test_gpu_benchmark.py",
+    "training/test_calibration.py",
+    "training/test_trainer.py",
+    "training/test_processes.py",
     "trt/test_lens_input.py",
     "ros/test_lifecycle.py",
-    "test_architecture.py",
+    "training/test_onboard.py",
+    "training/test_any_lens.py",
+    "trt/test_export_onnx.py",
 )
 
 

@@ -291,7 +291,9 @@ def test_a_network_for_any_lens_trains_and_says_so_in_its_contract(tmp_path, nam
         name="any",
         network=NetworkConfig(name, FORMS[name]),
         data=DataConfig(
-            sources=(SourceConfig("synthetic", "", count=4, lenses=LensRanges(draws=2)),),
+            sources=(
+                SourceConfig("synthetic", "", count=4, size=(96, 128), lenses=LensRanges(draws=2)),
+            ),
             cache=str(tmp_path / "cache"),
             crop_px=64,
             batch_size=2,

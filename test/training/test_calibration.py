@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 from dataclasses import replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -402,9 +403,15 @@ def test_no_more_frames_of_a_folder_are_read_than_asked_for(tmp_path, monkeypatc
     assert (read[0], read[-1]) == ("00", "78")
 
 
+@lru_cache
+def rendered(index, finer):
+    """A room and its depth: several tests photograph the same ones."""
+    return SyntheticScene(index).render(0.0, 200 * finer, 280 * finer)
+
+
 def room(index, lens=None, kernel="gaussian", sigma_per_diameter=0.37, finer=2):
     """A rendered room with a photograph through a lens, averaged over pixels as a sensor does."""
-    rgb, depth_m = SyntheticScene(index).render(0.0, 200 * finer, 280 * finer)
+    rgb, depth_m = rendered(index, finer)
     middle = slice(finer // 2, None, finer)
     image = torch.from_numpy(rgb).permute(2, 0, 1)[None].float()
 
@@ -463,7 +470,7 @@ def test_narrow_blur_is_as_wide_as_it_is_on_a_finer_grid(shape, sigma_px):
 @pytest.mark.parametrize(("kernel", "k", "a"), [("gaussian", 0.37, 20.0), ("disk", 0.25, 25.0)])
 def test_rgbd_frames_with_sharp_companions_stand_for_the_target(kernel, k, a, monkeypatch):
     """Disks that are taken for Gaussians would read a tenth too wide, and the other way round."""
-    monkeypatch.setattr(rgbd, "_DRAWS", 100)
+    monkeypatch.setattr(rgbd, "_DRAWS", 50)
     lens = lens_of(a, 6.0)
     result = calibrate_rgbd(
         [room(i, lens, kernel, k) for i in range(4)],

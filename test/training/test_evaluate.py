@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,12 @@ from ddfd_training.evaluate_items import Item, Natural
 from ddfd_training.synthetic import SyntheticScene
 
 HEIGHT, WIDTH = 64, 96
+
+
+@lru_cache
+def rendered(seed: int, height: int, width: int):
+    """A room's picture and depth, furnished once for all tests that ask for the same."""
+    return SyntheticScene(seed).render(0.0, height, width)
 
 
 class Truthful:
@@ -42,8 +49,8 @@ def items() -> list[Item]:
     rng = np.random.default_rng(0)
     result = []
     for seed in range(3):
-        rgb, depth_m = SyntheticScene(seed).render(0.0, HEIGHT, WIDTH)
-        blurred = cv2.GaussianBlur(rgb, (0, 0), 1.5)
+        rgb, depth_m = rendered(seed, HEIGHT, WIDTH)
+        blurred, depth_m = cv2.GaussianBlur(rgb, (0, 0), 1.5), depth_m.copy()
         depth_m[rng.uniform(size=depth_m.shape) < 0.1] = np.nan
         result.append(Item(f"{seed}", blurred, depth_m, rgb))
     return result
@@ -99,8 +106,7 @@ def test_gain_over_the_input(items: list[Item]):
 
 
 def test_natural_pairs_are_registered_and_matched_in_exposure():
-    scene = SyntheticScene(1)
-    sharp, depth_m = scene.render(0.0, 200, 280)
+    sharp, depth_m = rendered(1, 200, 280)
     moved = scipy.ndimage.shift(sharp.astype(float), (1.4, -3.3, 0), order=3, mode="nearest")
     blurred = cv2.GaussianBlur(np.clip(0.9 * moved + 8, 0, 255).astype(np.uint8), (0, 0), 1.0)
 
@@ -130,7 +136,7 @@ def write_nyuv2(root: Path, count: int = 2) -> None:
     for folder in ("rgb", "depth"):
         (root / folder).mkdir(parents=True)
     for index in range(count):
-        rgb, depth_m = SyntheticScene(index).render(0.0, 480, 640)
+        rgb, depth_m = rendered(index, 480, 640)
         assert cv2.imwrite(str(root / "rgb" / f"{index:04d}.jpg"), rgb[..., ::-1])
         levels = (depth_m * 255 / 9.99547).astype(np.uint8)
         assert cv2.imwrite(str(root / "depth" / f"{index:04d}.png"), levels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -36,6 +37,12 @@ from ddfd_trt.export_onnx import export_onnx
 LENS = lens_of(12.0, 2.0)
 RANDOM = np.random.default_rng(4)
 TRUTH = RANDOM.uniform(0.7, 6.0, 20000).astype(np.float32)
+
+
+@lru_cache
+def rendered(seed, height, width):
+    """A room's picture and depth: several tests show the same ones."""
+    return SyntheticScene(seed).render(0.0, height, width)
 
 
 def pixels(depth_m, sigma_m=None):
@@ -89,7 +96,7 @@ def test_coverage_of_laplace_errors_is_what_is_said():
 
 
 def test_the_stress_set_does_what_its_names_say():
-    rgb, depth_m = SyntheticScene(3).render(0.0, 96, 128)
+    rgb, depth_m = rendered(3, 96, 128)
     sample = RgbdSample("room", depth_m, sharp_rgb=rgb)
     found = {name: spoil(sample, LENS, 1).astype(float) for name, spoil in STRESS.items()}
     plain = found["none"]
@@ -127,7 +134,7 @@ def test_evaluation_tells_the_model_the_lens_of_the_pictures(any_lens_model, tmp
     for strength in (5.0, 20.0):
         words = ["--onnx", str(any_lens_model), "--runtime", "onnxruntime", "--threads", "1"]
         words += ["--data", "folder", "--root", str(tmp_path / "scene"), "--split", "all"]
-        rgb, depth_m = SyntheticScene(0).render(0.0, 64, 96)
+        rgb, depth_m = rendered(0, 64, 96)
         for name, image in (("rgb", rgb[..., ::-1]), ("depth", (depth_m * 1000).astype("uint16"))):
             (tmp_path / "scene" / name).mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(tmp_path / "scene" / name / "a.png"), image)
@@ -148,7 +155,7 @@ def test_evaluation_tells_the_model_the_lens_of_the_pictures(any_lens_model, tmp
 
 def _told(model, tmp_path, capsys, *words):
     """Evaluate a sharp scene of 96 pixels' width; the report, after what the model was told."""
-    rgb, depth_m = SyntheticScene(0).render(0.0, 64, 96)
+    rgb, depth_m = rendered(0, 64, 96)
     for name, image in (("rgb", rgb[..., ::-1]), ("depth", (depth_m * 1000).astype("uint16"))):
         (tmp_path / "scene" / name).mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(tmp_path / "scene" / name / "a.png"), image)
@@ -257,7 +264,7 @@ def test_blur_of_a_smaller_image_is_answered_in_the_image_s_own_pixels():
 
 
 def test_16_bit_scenes_are_measured_on_as_8_bit_ones():
-    rgb, depth_m = SyntheticScene(3).render(0.0, 48, 64)
+    rgb, depth_m = rendered(3, 48, 64)
     shallow = RgbdSample("room", depth_m, sharp_rgb=rgb)
     deep = replace(shallow, sharp_rgb=rgb.astype(np.uint16) * 257)
     for spoil in STRESS.values():

@@ -53,8 +53,9 @@ def recording(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("recording")
     for kind in ("rgb", "depth"):
         (root / kind).mkdir()
+    scene = SyntheticScene(4)
     for index in range(2):
-        rgb, depth_m = SyntheticScene(4).render(index, 64, 96)
+        rgb, depth_m = scene.render(index, 64, 96)
         millimetres = np.rint(depth_m * 1000).astype(np.uint16)
         assert cv2.imwrite(str(root / "rgb" / f"{index:03d}.png"), rgb[..., ::-1])
         assert cv2.imwrite(str(root / "depth" / f"{index:03d}.png"), millimetres)

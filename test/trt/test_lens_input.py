@@ -33,10 +33,21 @@ IMAGE = golden_image(64, 96, 4)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, request):
+def exported():
+    """The folders of what has been exported, by network: tests ask for either in turn."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, request, exported):
     """A checkpoint and its ONNX file, for lenses within a range: ddfd-lite if not asked for."""
     name = getattr(request, "param", "ddfd-lite")
-    folder = tmp_path_factory.mktemp("lens")
+    if name not in exported:
+        exported[name] = export(name, tmp_path_factory.mktemp("lens"))
+    return exported[name]
+
+
+def export(name, folder):
     torch.manual_seed(5)
     options = {"lens": "nyu-8m", "lens_input": True}
     options |= {"answer": "blur", "width": 0.25} if name == "2hded" else {}

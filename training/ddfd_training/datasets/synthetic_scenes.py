@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ddfd_training.datasets.base import RgbdDataset, RgbdSample
 from ddfd_training.synthetic import SyntheticScene
 
@@ -12,6 +14,12 @@ TEST_SEED = 500_000
 VIEWS = 2
 """Pictures of each room."""
 BETWEEN_VIEWS_S = 5.0
+
+
+@lru_cache(maxsize=1)
+def _room(seed: int) -> SyntheticScene:
+    """The room of a seed, furnished once for the views that are read one after the other."""
+    return SyntheticScene(seed)
 
 
 class SyntheticScenes(RgbdDataset):
@@ -48,6 +56,6 @@ class SyntheticScenes(RgbdDataset):
 
     def read(self, index: int) -> RgbdSample:
         """Render picture ``index``: uint8 ``[H, W, 3]`` with float32 depth ``[H, W]``."""
-        scene = SyntheticScene(self._seed(index))
+        scene = _room(self._seed(index))
         rgb, depth_m = scene.render(BETWEEN_VIEWS_S * (index % VIEWS), *self._size)
         return RgbdSample(name=self.frame_names[index], depth_m=depth_m, sharp_rgb=rgb)
