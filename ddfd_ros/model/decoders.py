@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ddfd_ros.model.base import in_full_precision
 from ddfd_ros.model.encoders import DenseEncoder, scaled_channels
 
 BLOCK_CHANNELS = (512, 256, 128, 64, 64)
@@ -74,8 +75,8 @@ class Decoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, levels: list[torch.Tensor]) -> torch.Tensor:
-        """Decode the encoder's levels (fine to coarse) to ``[N, channels_out, H, W]``."""
+        """Decode the encoder's levels (fine to coarse) to ``[N, channels_out, H, W]``, float32."""
         features = self.blocks[0](levels[-1])
         for block, skip in zip(list(self.blocks)[1:], reversed(levels[:-1]), strict=True):
             features = block(torch.cat((skip, features), dim=1))
-        return self.last(features)
+        return in_full_precision(self.last, features)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
-from ddfd_ros.model.base import HEAD_CHOICES, check_choice
+from ddfd_ros.model.base import HEAD_CHOICES, check_choice, in_full_precision
 from ddfd_ros.model.blur_space import Evidence, LensNetwork
 from ddfd_ros.model.lite_blocks import Down, Expanded, Merge, Separable, conv_bn, stack
 from ddfd_ros.model.second_look import SecondLook, two_distances
@@ -91,7 +91,7 @@ class DepthDecoder(nn.Module):
         for i in reversed(range(len(self.merges))):
             x = self.blocks[i](self.merges[i](x, features[i]))
             x = self.dropout(x) if i >= _DROPOUT_FROM else x
-        return F.pixel_shuffle(self.out(x), 2)
+        return F.pixel_shuffle(in_full_precision(self.out, x), 2)
 
 
 class SharpDecoder(nn.Module):

@@ -39,7 +39,7 @@ class SelfSupervised(ImageNetwork):
         least_blur_px: Smallest blur diameter that is answered, in pixels. Near zero a re-blurred
             image hardly changes with the blur, so that a map that has got there stays there; the
             public variant of the thesis's code clamps at 1. What is blurred less is answered as
-            this: with ``nyu-8m`` everything beyond 5.7 m.
+            this: with ``nyu-8m`` everything beyond 5.8 m.
         max_blur_px: Largest blur diameter that is answered, in pixels.
         start_px: Where the untrained map stands, in pixels.
         stem: ``densenet``: kernel side of the first convolution, 3 or 7.

@@ -248,3 +248,22 @@ def test_dropout_is_silent_in_evaluation():
         assert not torch.equal(
             network(image(32, 64))["depth_m"], network(image(32, 64))["depth_m"]
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key"),
+    [
+        ("d3net", {}, "depth_m"),
+        ("2hded-selfsup", {"backbone": "ddfd-lite"}, "defocus_px"),
+        ("ddfd-lite", {"heads": "depth"}, "defocus_px"),
+    ],
+)
+def test_maps_do_not_come_in_steps_of_half_precision(name, options, key):
+    """Under autocast all but the last layer is rounded; a map in bfloat16 has few values."""
+    torch.manual_seed(0)
+    network = build_network(name, **options).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        answer = network(image(64, 64))[key]
+    assert answer.dtype == torch.float32
+    # The 4096 pixels of a map in bfloat16 share some hundred values.
+    assert answer.unique().numel() > 3000

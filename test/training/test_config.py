@@ -43,6 +43,20 @@ def test_overrides_reach_inside(tmp_path: Path) -> None:
     assert config.data.sources[0].weight == 2.0
 
 
+def test_an_override_reaches_one_source_by_its_number(tmp_path: Path) -> None:
+    """And says what is wrong where there is no such part."""
+    path = _write(tmp_path, "lens: nyu-8m\ndata: {sources: [{weight: 2}, {weight: 3}]}\n")
+    sources = load_config(path, ["data.sources.1.limit=6"]).data.sources
+    assert [(source.weight, source.limit) for source in sources] == [(2.0, 0), (3.0, 6)]
+    for override, message in (
+        ("data.sources.2.limit=6", "data.sources: expected the number of one of its 2 entries"),
+        ("data.sources.limit=6", "from 0, got 'limit'"),
+        ("lens.f_number=2", "lens: expected settings with parts.*'nyu-8m'; give the whole"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_config(path, [override])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -52,6 +66,7 @@ def test_overrides_reach_inside(tmp_path: Path) -> None:
         ("lens: pinhole", "lens: expected one of"),
         ("lens: {focal_length_m: 1}", "lens"),
         ("depth_range_m: [1]", "expected 2 values"),
+        ("depth_range_m: [5, 1]", r"depth_range_m: expected metres, .* got \[5, 1\]"),
         ("optimizer: {learning_rate: fast}", "expected a number"),
         ("[1, 2]", "expected a mapping"),
         ("name: [", r"recipe\.yaml: expected YAML, got .*line 1"),

@@ -86,6 +86,10 @@ def test_loss_is_l1_and_the_weighted_features(vgg_file):
     terms["perceptual"].backward()
     assert pred.grad.abs().max() > 0
     assert perceptual(target, target, features) == 0
+    with torch.autocast("cpu", torch.bfloat16):  # as in a training with bf16-mixed
+        again = perceptual(pred, target, features)
+    assert again.dtype == torch.float32
+    assert again.item() == pytest.approx(terms["perceptual"].item(), rel=1e-5)
 
 
 def test_what_cannot_be_believed_does_not_count(vgg_file):

@@ -250,3 +250,25 @@ def _needs(name: str) -> set[str]:
     """Losses that are about depth alone when the network has only that head."""
     supervised = ("ddfd", "d3net", "icip2022", "thesis2023", "eigen2014", "diw")
     return {"depth_m"} if name in supervised or name.startswith("smoothing-") else set()
+
+
+@pytest.mark.parametrize("unknown", [NAN, math.inf, 0.0], ids=str)
+def test_what_a_network_for_any_lens_reads_is_held_to_known_depth_only(unknown: float):
+    torch.manual_seed(0)
+    truth_m = 1 + torch.rand(1, 1, 8, 8)
+    names = ("depth_m", "sigma_m", "blur", "blur_sigma", "dioptre", "dioptre_sigma", "side")
+    outputs = {name: 1 + torch.rand(1, 1, 8, 8) for name in names}
+    lens = torch.tensor([[14.0, 0.25]])
+
+    def evidence(rows: int) -> list[float]:
+        """The three terms with the truth known in so many rows, of the whole or of these only."""
+        part = truth_m.clone()
+        part[..., rows:, :] = unknown
+        terms = losses.NAMED_LOSSES["ddfd"](outputs, {"depth_m": part, "lens": lens})
+        return [terms[name].item() for name in ("blur_nll", "dioptre_nll", "side_nll")]
+
+    cut = {name: value[..., :4, :] for name, value in outputs.items()}
+    terms = losses.NAMED_LOSSES["ddfd"](cut, {"depth_m": truth_m[..., :4, :], "lens": lens})
+    expected = [terms[name].item() for name in ("blur_nll", "dioptre_nll", "side_nll")]
+    assert evidence(4) == pytest.approx(expected, rel=1e-5)
+    assert evidence(0) == [0.0, 0.0, 0.0]

@@ -323,3 +323,17 @@ def test_named_smoothing_losses_add_the_term_to_l1(term: str):
     own = losses.NAMED_LOSSES[name]({"depth_m": pred}, {"depth_m": true})["total"].item()
     weighted = losses.SMOOTHING[term].weight * terms["smoothing"].item()
     assert own == pytest.approx(terms["l1_depth"].item() + weighted)
+
+
+@pytest.mark.parametrize("operator", ["difference", "sobel"])
+def test_derivatives_are_not_rounded_to_half_precision(operator: str):
+    """In a training with ``bf16-mixed`` losses are computed under autocast, too."""
+    slope = torch.arange(32.0)
+    true = (3 + 0.004 * slope)[None, None, None].expand(1, 1, 32, 32)
+    pred = (true + 0.05 * torch.sin(slope / 9)).requires_grad_()
+    results = []
+    for rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            value = losses.smoothing_hu(pred, true, operator=operator)
+        results.append((value, *torch.autograd.grad(value, pred)))
+    torch.testing.assert_close(results[1], results[0])

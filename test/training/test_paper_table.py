@@ -153,6 +153,9 @@ def test_papers_rows_are_known_and_whole() -> None:
     (two,) = paper_rows(["d3net/2m"])
     assert (two.values["rmse"], two.values["abs_rel"], two.values["delta1"]) == (
         0.274, 0.068, 0.961)  # fmt: skip
+    deblurred = paper_rows(["2hded/nyu-to-idfd", "2hded/idfd-inpainted"])  # thesis, table 4.3
+    assert [(row.values["psnr"], row.values["ssim"]) for row in deblurred] == [
+        (30.09, 0.86), (36.25, 0.99)]  # fmt: skip
     with pytest.raises(DdfdError, match="expected one of d3net/sharp.*got 'd3net/3m'"):
         paper_rows(["d3net/3m"])
 

@@ -24,6 +24,7 @@ from ddfd_training.config import (
 )
 from ddfd_training.crops import CropDataset, ImageSet, hold_out, stack_pairs
 from ddfd_training.datasets.base import RgbdSample
+from ddfd_training.metrics import depth_metrics
 from ddfd_training.optimizers import build_optimizer, rate_share
 from ddfd_training.sources import open_source
 from ddfd_training.trainer import DefocusData, DepthFromDefocus
@@ -124,6 +125,38 @@ def test_killed_training_loses_nothing(
     expected, got = _weights(whole), _weights(resumed)
     assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
     assert load_checkpoint(resumed)[1].training["steps"] == 12
+
+
+@pytest.mark.parametrize(
+    ("save_every", "held_out"),
+    [(3, 1), (50, 1), (50, 0)],
+    ids=["at a checkpoint", "at the validation", "at the end"],
+)
+def test_weights_that_are_no_numbers_are_not_saved(
+    config: TrainConfig, tmp_path: Path, save_every: int, held_out: int
+) -> None:
+    """A training that has diverged says so, and leaves the last good checkpoint as it was."""
+    data = dataclasses.replace(config.data, held_out=held_out)
+    config = dataclasses.replace(config, data=data, save_every=save_every)
+    kept = tmp_path / "tiny" / "last.ckpt"
+    if save_every == 3:
+        assert train(config, tmp_path, dict(CPU), steps_now=3) is None
+        before = kept.read_bytes()
+    batch_norm = torch.nn.BatchNorm2d.forward
+
+    def lost(self: torch.nn.BatchNorm2d, features: torch.Tensor) -> torch.Tensor:
+        return batch_norm(self, features) * float("nan")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.BatchNorm2d, "forward", lost)
+        with pytest.raises(ValueError, match=r"NaN or infinite ones in \d+ of \d+ tensors"):
+            train(config, tmp_path, dict(CPU))
+    assert not (tmp_path / "tiny" / "tiny.pt").exists()
+    if save_every == 3:
+        assert kept.read_bytes() == before
+        assert train(config, tmp_path, dict(CPU)) is not None
+    else:
+        assert not kept.exists()
 
 
 def test_loss_falls(config: TrainConfig, tmp_path: Path) -> None:
@@ -348,6 +381,28 @@ def test_an_image_without_depth_leaves_the_validation_known(
         module.validation_step(batch, 0)
     assert set(logged) == {"val/psnr", "val/psnr_gain"}
     assert np.isfinite(list(logged.values())).all()
+
+
+def test_validation_is_of_the_network_that_is_exported(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In full precision, also in a training that rounds to bfloat16."""
+    config = dataclasses.replace(config, precision="bf16-mixed", steps=2, validate_every=2)
+    seen = []
+
+    def kept(pred: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+        seen.append(pred.clone())
+        return depth_metrics(pred, target)
+
+    monkeypatch.setattr("ddfd_training.trainer.depth_metrics", kept)
+    path = train(config, tmp_path, dict(CPU))
+    assert path is not None
+    data = DefocusData(config)
+    data.setup()
+    network = load_checkpoint(path)[0].eval()
+    with torch.no_grad():
+        expected = network(data.held_out()[0]["image"][None])["depth_m"]
+    torch.testing.assert_close(seen[-1], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_crop_larger_than_the_image_is_refused() -> None:

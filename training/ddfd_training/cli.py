@@ -24,10 +24,16 @@ from ddfd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ddfd_training.config import TrainConfig, at_data_root, load_stages
 from ddfd_training.deblurring import load_guide
 from ddfd_training.imagenet import load_encoder
+from ddfd_training.precision import chosen_precision
 from ddfd_training.records import check_range
 from ddfd_training.run_recipe import check_recipe
 from ddfd_training.sigma_fit import fit_sigma
-from ddfd_training.trainer import DefocusData, DepthFromDefocus, network_options
+from ddfd_training.trainer import (
+    DefocusData,
+    DepthFromDefocus,
+    check_weights,
+    network_options,
+)
 
 _DECODERS = ("depth_decoder", "sharp_decoder")
 _LAST_LAYERS = ("depth_decoder.out.", "depth_decoder.last.")
@@ -118,8 +124,8 @@ def train(
         The weights written (``out/<name>/<name>.pt``), or ``None`` if stopped before the end.
 
     Raises:
-        ValueError: ``out/<name>`` holds a run that was begun with another recipe, or Lightning
-            cannot train as asked for.
+        ValueError: ``out/<name>`` holds a run that was begun with another recipe, Lightning
+            cannot train as asked for, or the weights have become NaN or infinite.
     """
     check_range("--steps-now", steps_now, 0)
     folder = out / config.name
@@ -140,12 +146,16 @@ def train(
         every_n_train_steps=config.save_every,
         save_on_train_epoch_end=False,
     )
+    options = lightning or {}
+    precision, remark = chosen_precision(config.precision, options.get("accelerator", "auto"))
+    if remark:
+        print(remark, file=sys.stderr)
     # One CSV file per start: Lightning's logger cannot append to one.
     try:
         trainer = pl.Trainer(
             max_epochs=1,
             max_steps=min(steps_now, config.steps) if steps_now else config.steps,
-            precision=config.precision,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
             gradient_clip_val=config.optimizer.clip_norm or None,
             val_check_interval=config.validate_every,
             check_val_every_n_epoch=None,
@@ -154,7 +164,7 @@ def train(
             use_distributed_sampler=False,  # the data module shares the crops out
             callbacks=[keep, TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)],
             logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
-            **(lightning or {}),
+            **options,
         )
     except (TypeError, MisconfigurationException) as error:
         raise ValueError(f"Lightning: {error} (asked for: {lightning})") from error
@@ -163,6 +173,7 @@ def train(
     if trainer.global_step < config.steps:
         return None
     target = folder / f"{config.name}.pt"
+    check_weights(module.network, trainer.global_step)
     if trainer.is_global_zero:
         contract = contract_of(module, trainer.global_step, trainer.world_size)
         # Before the fit, too: should that fail, the training is not lost.

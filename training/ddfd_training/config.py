@@ -221,7 +221,8 @@ class TrainConfig:
         save_every: Steps between two checkpoints, from which a stopped training goes on.
         validate_every: Steps between two validations.
         seed: Seed of weights and crops.
-        precision: Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``.
+        precision: ``auto``: bfloat16 where the hardware computes in it, else float32; or
+            Lightning's name: ``32-true``, ``bf16-mixed``, ``16-mixed``.
         init: Checkpoint (``.pt``) whose weights to start from, ``@NAME`` for those of the run
             ``NAME`` in the same folder of runs, or empty.
         threads: CPU threads; 0 takes all cores.
@@ -251,7 +252,7 @@ class TrainConfig:
     save_every: int = 500
     validate_every: int = 2000
     seed: int = 1
-    precision: str = "bf16-mixed"
+    precision: str = "auto"
     init: str = ""
     threads: int = 0
     fit_sigma: bool = False
@@ -268,6 +269,12 @@ class TrainConfig:
         for name in ("steps", "save_every", "validate_every"):
             check_range(name, getattr(self, name), 1)
         check_range("threads", self.threads, 0)
+        near_m, far_m = self.depth_range_m
+        if not 0 < near_m < far_m:
+            raise ValueError(
+                "depth_range_m: expected metres, the nearest above 0 and below the farthest, got "
+                f"[{near_m:g}, {far_m:g}]"
+            )
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -388,7 +395,28 @@ def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
             values[key] = value
 
 
-def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        values = values.setdefault(key, {})
-    values[keys[-1]] = value
+def _set(values: Any, keys: Sequence[str], value: Any, where: str = "") -> None:
+    """Put ``value`` in its place in ``values``; entries of a list are counted from 0.
+
+    Raises:
+        ValueError: The way there leads through what has no parts, or past the end of a list; the
+            message names the key ``where``.
+    """
+    key: Any = keys[0]
+    if isinstance(values, list):
+        if not (key.isdecimal() and int(key) < len(values)):
+            raise ValueError(
+                f"{where}: expected the number of one of its {len(values)} entries, from 0, got "
+                f"{key!r}"
+            )
+        key = int(key)
+    elif not isinstance(values, dict):
+        raise ValueError(
+            f"{where}: expected settings with parts, of which {key} would be one, got {values!r}; "
+            f"give the whole: {where}={{{key}: ...}}"
+        )
+    if len(keys) == 1:
+        values[key] = value
+        return
+    inner = values[key] if isinstance(values, list) else values.setdefault(key, {})
+    _set(inner, keys[1:], value, f"{where}.{keys[0]}".lstrip("."))

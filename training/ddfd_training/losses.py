@@ -194,6 +194,9 @@ def ddfd(
 
 def _evidence(outputs: Tensors, true_dioptre: Tensor, lens: Tensor) -> Terms:
     """What a network for any lens measures, against blur and inverse distance as they were."""
+    # Infinite depth is unknown depth here, too, though its inverse is a number.
+    known = true_dioptre.isfinite() & (true_dioptre > 0)
+    true_dioptre = torch.where(known, true_dioptre, float("nan"))
     strength, focus = (column.reshape(-1, 1, 1, 1) for column in lens.unbind(dim=1))
     true_px = strength * (focus - true_dioptre)
     pairs = {

@@ -51,7 +51,9 @@ def _sobel(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The 3x3 Sobel operator, unnormalised, where all nine pixels are known."""
     smooth, slope = values.new_tensor([1.0, 2.0, 1.0]), values.new_tensor([-1.0, 0.0, 1.0])
     kernel = torch.stack((torch.outer(smooth, slope), torch.outer(slope, smooth)))[:, None]
-    both = F.conv2d(values, kernel, padding=1)
+    # A derivative is a small difference of large numbers: no half precision here.
+    with torch.autocast(values.device.type, enabled=False):
+        both = F.conv2d(values, kernel, padding=1)
     unknown = F.pad((~valid).to(values.dtype), (1, 1, 1, 1), value=1.0)
     inside = F.max_pool2d(unknown, 3, stride=1) == 0
     return both[:, :1], both[:, 1:], inside

@@ -8,8 +8,9 @@ point-spread function for its distance, and the layers are laid over each other 
 
 A_k is the mask of layer k, h_k its point-spread function, and the star marks the layer extended
 behind what occludes it, so that a blurred edge in front lets the background shine through instead
-of a dark seam. The result is divided by the sum of the weights: thin slices of a slanted surface
-do not cover a pixel wholly by themselves.
+of a dark seam. (In the paper's eq. 2 the mask that hides has no star: what goes on behind a near
+edge would let through what is farther still.) The result is divided by the sum of the weights:
+thin slices of a slanted surface do not cover a pixel wholly by themselves.
 
 With soft layers each pixel is shared by the two layers next to its blur, A_k = max(0, 1 - |p - k|)
 at position p. Shares of one surface lie side by side, so they add up until the pixel is covered:

@@ -85,9 +85,11 @@ def perceptual(pred: Tensor, target: Tensor, features: nn.Module) -> Tensor:
         target: Same shape; gets no gradient.
         features: A :class:`VggFeatures`, on the images' device.
     """
-    with torch.no_grad():
-        wanted = features(target)
-    return (features(pred) - wanted).square().mean()
+    # Features of two images are much alike, and their difference counts: no half precision here.
+    with torch.autocast(pred.device.type, enabled=False):
+        with torch.no_grad():
+            wanted = features(target.float())
+        return (features(pred.float()) - wanted).square().mean()
 
 
 def zhai2024(

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ddfd_ros.core.errors import DatasetError
@@ -50,6 +51,23 @@ def _check_options(loss: LossConfig) -> None:
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Seed of one step of a training on one of its processes."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+
+
+def check_weights(network: nn.Module, step: int) -> None:
+    """Refuse weights that are NaN or infinite: nothing can be trained on from them.
+
+    Raises:
+        ValueError: Some are; the message names the step and how many tensors.
+    """
+    values = [value for value in network.state_dict().values() if value.is_floating_point()]
+    lost = sum(not bool(value.isfinite().all()) for value in values)
+    if lost:
+        raise ValueError(
+            f"training: expected finite weights after step {step}, got NaN or infinite ones in "
+            f"{lost} of {len(values)} tensors, which are not saved; go on from the last "
+            "checkpoint with precision=32-true, or begin anew with a smaller "
+            "optimizer.learning_rate or an optimizer.clip_norm"
+        )
 
 
 class DepthFromDefocus(pl.LightningModule):
@@ -93,9 +111,20 @@ class DepthFromDefocus(pl.LightningModule):
         self.log("loss", terms["total"].detach(), prog_bar=True, logger=False)
         return terms["total"]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the last good checkpoint; raises as :func:`check_weights`."""
+        del checkpoint
+        check_weights(self.network, self.global_step)
+
+    def on_validation_start(self) -> None:
+        """Say why there is nothing to validate; raises as :func:`check_weights`."""
+        check_weights(self.network, self.global_step)
+
     def validation_step(self, batch: Batch, _: int) -> None:
-        """One whole image; metrics are averaged over images."""
-        outputs = self._step(self.network, batch, self.config)[0]
+        """One whole image, in full precision; metrics are averaged over images."""
+        # Without autocast, as it is exported: rounded as in its training, a network does better.
+        with torch.autocast(self.device.type, enabled=False):
+            outputs = self._step(self.network, batch, self.config)[0]
         found: dict[str, float] = {}
         if "depth_m" in outputs:
             found |= depth_metrics(outputs["depth_m"], batch["depth_m"])
