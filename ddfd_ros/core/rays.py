@@ -7,6 +7,7 @@ images it follows from P, else from K and the distortion, as ``sensor_msgs/Camer
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,24 @@ def project(
         factor = np.divide(radius, tangent, out=np.ones_like(x), where=tangent != 0)
         x, y = x * factor, y * factor
     return x * fx + cx, y * fy + cy
+
+
+def rotation_rad(r: Sequence[float]) -> float:
+    """By how much a rotation turns.
+
+    Args:
+        r: Nine values by rows, such as R of a ``CameraInfo``, the rotation of a raw camera's
+            directions into those of its rectified image.
+
+    Returns:
+        The angle in radians; 0 where it is no rotation (drivers that leave R at zero).
+    """
+    matrix = np.reshape(np.asarray(r, np.float64), (3, 3))
+    if not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-3):
+        return 0.0
+    # By the sine, since a cosine near 1 tells no small angle.
+    x, y, z = (matrix - matrix.T)[(2, 0, 1), (1, 2, 0)]
+    return math.atan2(math.hypot(x, y, z), float(np.trace(matrix)) - 1)
 
 
 def _pinhole(optics: Optics) -> tuple[float, float, float, float]:

@@ -20,7 +20,7 @@ from ddfd_ros.core.camera_model import correct_camera
 from ddfd_ros.core.depth_errors import ComparisonError, DepthErrors, RunningErrors, resample
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.image_codec import decode_depth
-from ddfd_ros.core.rays import Optics
+from ddfd_ros.core.rays import Optics, rotation_rad
 from ddfd_ros.core.stamp_matching import StampMatcher
 from ddfd_ros.ros.compare_options import CompareOptions, declare_options
 from ddfd_ros.ros.parameters import unknown_overrides
@@ -31,6 +31,9 @@ _SIGMA_WAIT_S = 0.2
 _SIGMAS_KEPT = 60
 _PAUSE_S, _PAUSE_REPORTS = 3.0, 3
 """Without a comparison for longer than that, and than so many reports, something stands still."""
+_MOST_TURNED_PX = 1.0
+_K_IN_P = ((0, 0), (2, 2), (4, 5), (5, 6))
+"""Where fx, cx, fy and cy are in K, and in P."""
 
 
 class CompareNode(Node):
@@ -170,6 +173,7 @@ class CompareNode(Node):
                 f"{'none of ours' if ours is None else 'none of the reference'}; remap "
                 "reference/camera_info"
             )
+        _refuse_rotation(self._infos["ours"], self._infos["reference"], reference)
         if _same(ours, reference):
             return reference_m[::stride, ::stride]
         return resample(reference_m, reference, ours, stride)
@@ -254,6 +258,36 @@ def _same(ours: Optics, reference: Optics) -> bool:
     focal = max(abs(a.k[i] / b.k[i] - 1) * a.width / 2 for i in (0, 4))
     centre = max(abs(a.k[i] - b.k[i]) for i in (2, 5))
     return focal + centre < 0.25
+
+
+def _refuse_rotation(ours: CameraInfo, reference: CameraInfo, optics: Optics) -> None:
+    """Refuse a reference whose rectification turned its pixels away from ours.
+
+    Pixels of raw images look along the camera, those of rectified ones are turned by R of the
+    camera_info (``sensor_msgs/CameraInfo``), as those of a stereo pair are. Our node says R = 1 of
+    rectified images, so of theirs nothing tells by how much they are turned; it is taken to be as
+    much as the reference.
+
+    Args:
+        ours: The info that the node publishes.
+        reference: That of the reference.
+        optics: What the reference's pixels were read as.
+
+    Raises:
+        ComparisonError: One is turned by more than a pixel, the other is raw.
+    """
+    turned_px = rotation_rad(reference.r) * optics.camera.k[0]
+    if not optics.rectified or turned_px <= _MOST_TURNED_PX:
+        return
+    flat = not any(ours.d) and all(math.isclose(ours.k[i], ours.p[j]) for i, j in _K_IN_P)
+    if flat and rotation_rad(ours.r) * optics.camera.k[0] <= _MOST_TURNED_PX:
+        return
+    raise ComparisonError(
+        f"rotation: expected both images raw or both rectified, got a rectified reference that R "
+        f"of its camera_info turns by {math.degrees(rotation_rad(reference.r)):.2g} degrees and "
+        "raw pixels of ours; give our node the rectified image and say so (input_rectified), or "
+        "set reference_pixels to raw if the reference is"
+    )
 
 
 def _plain(errors: DepthErrors) -> dict[str, float | None]:

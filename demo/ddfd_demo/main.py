@@ -94,8 +94,10 @@ def _run(options: DemoOptions, console: Console) -> int:
 
 
 def _open(options: DemoOptions) -> Source:
+    kind = "builtin" if options.input is None else detect_kind(options.input)
+    _refuse_unused(options, kind)
     if options.input is not None:
-        if detect_kind(options.input) == "camera":
+        if kind == "camera":
             _refuse_pacing(options)
         return open_source(
             options.input,
@@ -106,6 +108,23 @@ def _open(options: DemoOptions) -> Source:
     from ddfd_demo.sources.builtin import BUILTIN_FRAMES, BuiltinSource
 
     return BuiltinSource(options.max_frames or BUILTIN_FRAMES)
+
+
+def _refuse_unused(options: DemoOptions, kind: str) -> None:
+    """Refuse options of other kinds of input, which this one would ignore.
+
+    Raises:
+        InputError: It names the option.
+    """
+    for given, option, wanted, needs in (
+        (options.topic is not None, "--topic", "bag", "a ROS 2 bag"),
+        (options.natural, "--natural", "rgbd", "a folder of your own with rgb/ and depth/"),
+    ):
+        if given and kind != wanted:
+            raise InputError(
+                f"{option}: expected with {needs} as INPUT, got it with "
+                f"{options.input or 'no input'}; leave it out"
+            )
 
 
 def _refuse_pacing(options: DemoOptions) -> None:

@@ -102,6 +102,18 @@ def test_a_camera_plays_at_no_rate_but_its_own(options, says):
         demo._open(DemoOptions(input="/dev/video63", **options))
 
 
+def test_options_of_another_kind_of_input_are_refused(tmp_path):
+    picture = tmp_path / "a.png"
+    picture.touch()
+    for options, says in (
+        ({"topic": "/x"}, "--topic: expected with a ROS 2 bag as INPUT, got it with"),
+        ({"natural": True}, "--natural: expected with a folder of your own"),
+    ):
+        for given in (str(picture), None):
+            with pytest.raises(InputError, match=says):
+                demo._open(DemoOptions(input=given, **options))
+
+
 def test_the_rate_of_a_camera_is_that_of_its_stamps(tmp_path):
     record = ChainRecord({10**18 + i * 125_000_000: i for i in range(5)}, {}, {}, {}, 1.0, 1.0)
     said = ChainOptions(tmp_path / "a.onnx", rate_hz=30.0, camera="0")

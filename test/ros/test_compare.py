@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,7 +21,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
+from ddfd_ros.core.depth_errors import ComparisonError
 from ddfd_ros.core.image_codec import encode_depth
+from ddfd_ros.core.preprocessing import Intrinsics
+from ddfd_ros.core.rays import Optics
+from ddfd_ros.ros.compare import _refuse_rotation
 
 SIZE = (48, 64)
 
@@ -195,6 +200,23 @@ def test_a_rectified_reference_is_read_by_p_a_raw_one_by_k_and_d(start, topic, p
     assert values["pixels"] > 0.9 * raw.size
     slope_m = np.abs(np.gradient(flat)).max()  # per pixel: the nearest one is taken
     assert values["rms_m"] < 0.5 * slope_m
+
+
+def test_a_reference_that_rectifying_turned_is_not_laid_over_raw_pixels():
+    """As of a stereo pair, whose R is no identity."""
+    turned = cv2.Rodrigues(np.array([0.0, 0.02, 0.0]))[0].ravel().tolist()
+    k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
+    p = [600.0, 0.0, 320.0, 0.0, 0.0, 600.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    reference = CameraInfo(height=480, width=640, k=k, p=p, r=turned)
+    rectified = CameraInfo(height=480, width=640, k=k, p=p, r=np.eye(3).ravel().tolist())
+    optics = Optics(Intrinsics(640, 480, tuple(k), tuple(p)), rectified=True)
+    raw = replace(optics, rectified=False)
+    _refuse_rotation(rectified, reference, optics)  # both rectified: our node says R = 1
+    _refuse_rotation(reference, reference, raw)  # both raw
+    _refuse_rotation(reference, rectified, optics)
+    _refuse_rotation(CameraInfo(k=k), CameraInfo(k=k), optics)  # a driver that fills K alone
+    with pytest.raises(ComparisonError, match=r"turns by 1\.1 degrees.*input_rectified"):
+        _refuse_rotation(reference, reference, optics)
 
 
 def test_another_frame_needs_extrinsics(start):

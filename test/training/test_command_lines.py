@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -35,8 +36,9 @@ def recording(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("recording")
     for kind in ("rgb", "depth"):
         (root / kind).mkdir()
+    scene = SyntheticScene(4)
     for index in range(2):
-        rgb, depth_m = SyntheticScene(4).render(index, HEIGHT, WIDTH)
+        rgb, depth_m = scene.render(index, HEIGHT, WIDTH)
         millimetres = np.rint(depth_m * 1000).astype(np.uint16)
         if index == 0:
             millimetres[10:20, 30:50] = 0
@@ -199,6 +201,22 @@ def test_defocus_explains_what_is_missing(recording: Path, tmp_path: Path, capsy
     assert "a number of frames" in capsys.readouterr().err
 
 
+def test_defocus_refuses_what_it_would_ignore(recording: Path, tmp_path: Path, capsys):
+    folder = [str(recording), "--lens", LENS, "--out", str(tmp_path / "out")]
+    image = [str(recording / "rgb" / "000.png"), *folder[1:], "--depth", "d.png"]
+    for arguments, message in (
+        ([*folder, "--depth", "d.png"], "--depth: expected none with a folder"),
+        ([*image, "--limit", "3"], "--limit: expected none with one image, got 3"),
+        ([*folder, "--preset", "quick", "--kernel", "disk"], "--kernel: expected none with --pre"),
+        ([*folder, "--preset", "quick", "--sigma-ratio", "0.4"], "--sigma-ratio: expected none"),
+        ([*folder, "--sigma-ratio", "0.4"], "--kernel disk, which has no Gaussian, got 0.4"),
+        ([*folder, "--kernel", "gaussian", "--gaussian-share", "0.4"], "which is no blend"),
+    ):
+        assert defocus_cli.main(arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_calibration_blurs_a_smaller_picture_by_less(tmp_path: Path, capsys):
     measured = LensCalibration(LENS_PRESETS["nyu-8m"], 128, 96)
     lens = ["--lens", str(write_record(measured, tmp_path / "lens.yaml"))]
@@ -279,11 +297,17 @@ def test_evaluate_takes_a_calibration_at_the_size_of_the_frames(
     assert f"shape {WIDTH}x{WIDTH}, got {WIDTH}x{HEIGHT}" in capsys.readouterr().err
 
 
+@lru_cache
+def rendered(seed: int, height: int, width: int):
+    """A room's picture and depth: furnishing one takes longer than most of what is tested."""
+    return SyntheticScene(seed).render(0.0, height, width)
+
+
 def write_dslr(root: Path) -> None:
     """Two views in the authors' layout: N 8 sharp and two pixels aside, N 2.8 blurred."""
     for split, first in (("train", 0), ("test", 5)):
         for index in range(2):
-            rgb, depth_m = SyntheticScene(first + index).render(0.0, 160, 224)
+            rgb, depth_m = rendered(first + index, 160, 224)
             images = {"N2_8": cv2.GaussianBlur(rgb, (0, 0), 1.2), "N8": np.roll(rgb, 2, axis=1)}
             millimetres = np.rint(depth_m * 1000).astype(np.uint16)
             for aperture, image in images.items():
@@ -319,10 +343,10 @@ def test_evaluate_on_natural_pairs_with_the_baseline(checkpoint, tmp_path, capsy
     assert result["preparation"]["residual_px"] < 0.3
     # The pair is laid over each other: two pixels aside, such a texture gives less than 20 dB.
     assert result["all_in_focus"]["input"]["psnr"] > 22
-    scenes = [SyntheticScene(seed).render(0.0, 160, 224)[1] for seed in (0, 1)]
+    scenes = [rendered(seed, 160, 224)[1] for seed in (0, 1)]
     baseline = report["baseline"]
     assert baseline["depth_m"] == pytest.approx(np.mean(scenes), abs=1e-3)
-    truth = np.stack([SyntheticScene(seed).render(0.0, 160, 224)[1] for seed in (5, 6)])
+    truth = np.stack([rendered(seed, 160, 224)[1] for seed in (5, 6)])
     rms = np.sqrt(np.mean((truth - baseline["depth_m"]) ** 2))
     assert baseline["depth"]["over_pixels"]["rmse"] == pytest.approx(rms, rel=1e-3)
     assert "always answering" in capsys.readouterr().out
@@ -333,7 +357,7 @@ def write_recipe(folder: Path, checkpoint: Path) -> list[str]:
     root = folder / "nyuv2"
     for kind in ("rgb", "depth"):
         (root / kind).mkdir(parents=True)
-    rgb, depth_m = SyntheticScene(3).render(0.0, 480, 640)
+    rgb, depth_m = rendered(3, 480, 640)
     assert cv2.imwrite(str(root / "rgb/0000.jpg"), rgb[..., ::-1])
     assert cv2.imwrite(str(root / "depth/0000.png"), (depth_m * 25).astype(np.uint8))
     (root / "test.txt").write_text("0000")
@@ -391,6 +415,10 @@ def test_evaluate_refuses_what_it_would_ignore_or_could_not_write(
         (["--lpips-weights", "x.pth"], "--lpips-weights: expected --lpips"),
         (["--deblur-depth", "data"], "--deblur-depth: expected --deblur"),
         (["--preset", "quick", "--kernel", "gaussian"], "--kernel: expected none beside"),
+        (["--aperture", "N8"], "--aperture: expected with dfd_dslr, dfd_outdoor only, got N8"),
+        (["--exposure", "none"], "--exposure: expected with photographs and their sharp comp"),
+        (["--rgb-is", "defocused", "--kernel", "gaussian"], "--kernel: expected with sharp im"),
+        (["--rgb-is", "defocused", "--lens", LENS], "--lens: expected with sharp images, which"),
         (["--json", str(tmp_path)], "--json: expected a file"),
         (["--json", str(tmp_path / "file/x.json")], "file"),
         (["--size", "0", "8"], "size: expected"),
@@ -411,6 +439,7 @@ def test_evaluate_reports_errors_without_a_traceback(checkpoint, tmp_path, capsy
         ([*model, "--data", "nyuv2"], "--root FOLDER"),
         ([*model, "--data", "nyuv2", "--root", str(tmp_path)], "nyuv2"),
         (["--onnx", str(tmp_path / "no.onnx"), "--data", "nyuv2", "--root", "x"], "no.onnx"),
+        ([*model, "--data", "nyuv2", "--rgb-is", "sharp"], "--rgb-is: expected with folder, bag"),
     ):
         assert evaluate_cli.main(arguments) == 2
         assert message in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_a_recording_of_another_shape_is_refused():
 
 
 @pytest.mark.parametrize("option", ["--natural", "--pairs"])
-def test_a_prepared_folder_is_taken_as_the_part_that_it_is(tmp_path, monkeypatch, option):
+def test_a_prepared_folder_is_taken_as_the_part_that_it_is(tmp_path, monkeypatch, capsys, option):
     monkeypatch.setattr(onboard_cli, "_call", lambda command, *words: None)
     for name in ("rgb", "sharp", "depth"):
         (tmp_path / "mine" / name).mkdir(parents=True)
@@ -124,6 +124,8 @@ def test_a_prepared_folder_is_taken_as_the_part_that_it_is(tmp_path, monkeypatch
     words = [str(tmp_path / "lens.yaml"), "--out", str(tmp_path / "out"), "--width", "80"]
     ratio = ["--sharp-ratio", "0.35"] if option == "--pairs" else []
     assert main([*words, option, str(tmp_path / "mine"), *ratio]) == 2  # nothing was trained
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("its sign, and no depth;" in said) == (option == "--pairs")
     source = yaml.safe_load((tmp_path / "out" / "mine.yaml").read_text())["data"]["sources"][-1]
     assert source["size"] == [40, 50]
     own = LensConfig(**source["options"]["lens"])
@@ -189,6 +191,15 @@ def test_one_command_leads_to_a_running_model(tmp_path, capsys):
         (["--pairs", "nowhere"], "nowhere"),
         (["--natural", "nowhere"], "nowhere"),
         (["--init", "no-such-model"], "--init: expected a model file or one of the shipped"),
+        (["--pairs", "mine", "--scenes", "5"], "--scenes: expected none with --pairs"),
+        (["--data", "nyuv2", "--scenes", "5"], "--scenes: expected none with --data nyuv2"),
+        (["--root", "mine"], "--root: expected none with rendered rooms"),
+        (["--steps", "0"], "--steps: expected 1 or more, got 0"),
+        (["--scenes", "-1"], "--scenes: expected 1 or more, got -1"),
+        (["--width", "-640"], "--width: expected 0 or more"),
+        (["--range", "5", "1"], "--range: expected metres"),
+        (["--set", "stepz=3"], "unknown setting stepz"),
+        (["--set", "data.crop_px=many"], "data.crop_px: expected int"),
     ],
 )
 def test_what_is_missing_is_said_before_the_training(tmp_path, capsys, monkeypatch, words, reason):

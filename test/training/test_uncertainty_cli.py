@@ -154,6 +154,18 @@ def test_what_would_be_ignored_is_no_option(recording, tmp_path, words) -> None:
         uncertainty_cli.main(arguments(recording, tmp_path, "--checkpoint", "m.pt", *words))
 
 
+def test_what_data_would_ignore_is_refused_before_the_weights_are_read(
+    recording, tmp_path, capsys
+) -> None:
+    for words, message in (
+        (("--preset", "quick", "--kernel", "disk"), "--kernel: expected none beside --preset"),
+        (("--aperture", "N8"), "--aperture: expected with dfd_dslr, dfd_outdoor only"),
+    ):
+        command = arguments(recording, tmp_path, "--checkpoint", "none.pt", *words)
+        assert uncertainty_cli.main(command) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_network_without_dropout_is_one_line_and_code_2(recording, tmp_path, capsys) -> None:
     weights = save(tmp_path / "plain.pt")
     code = uncertainty_cli.main(arguments(recording, tmp_path, "--checkpoint", str(weights)))

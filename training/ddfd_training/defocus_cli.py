@@ -43,6 +43,8 @@ from ddfd_training.prepare_report import write_json
 from ddfd_training.psf import RENDER_KERNELS
 from ddfd_training.sensor import Sensor
 
+_SIGMA_RATIO, _GAUSSIAN_SHARE = RenderSettings.sigma_per_diameter, RenderSettings.gaussian_share
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -66,20 +68,19 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="render as a paper does; instead of the next three",
     )
-    parser.add_argument("--kernel", choices=RENDER_KERNELS, default="disk")
+    parser.add_argument("--kernel", choices=RENDER_KERNELS, help="default: disk")
     parser.add_argument(
         "--sigma-ratio",
         type=float,
-        default=0.3,
         metavar="K",
-        help="sigma of a Gaussian over blur diameter, 0.25 to 0.5 in published codes",
+        help="sigma of a Gaussian over blur diameter, 0.25 to 0.5 in published codes; default: "
+        f"{_SIGMA_RATIO:g}",
     )
     parser.add_argument(
         "--gaussian-share",
         type=float,
-        default=0.5,
         metavar="S",
-        help="for --kernel blend: 0 is a disk, 1 a Gaussian",
+        help=f"for --kernel blend: 0 is a disk, 1 a Gaussian; default: {_GAUSSIAN_SHARE:g}",
     )
     parser.add_argument(
         "--read-noise", type=float, default=0.0, metavar="LEVELS", help="noise, of 255 grey levels"
@@ -205,12 +206,13 @@ def _settings(arguments: argparse.Namespace) -> RenderSettings:
     Raises:
         DatasetError: A value out of its range.
     """
+    ratio, share = arguments.sigma_ratio, arguments.gaussian_share
     try:
         settings = RenderSettings(
             _lens(arguments),
-            kernel=arguments.kernel,
-            sigma_per_diameter=arguments.sigma_ratio,
-            gaussian_share=arguments.gaussian_share,
+            kernel=arguments.kernel or "disk",
+            sigma_per_diameter=_SIGMA_RATIO if ratio is None else ratio,
+            gaussian_share=_GAUSSIAN_SHARE if share is None else share,
             preset=arguments.preset,
             sensor=Sensor(arguments.read_noise, arguments.shot_noise, arguments.jpeg),
         )
@@ -220,11 +222,35 @@ def _settings(arguments: argparse.Namespace) -> RenderSettings:
     return settings
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        DatasetError: It names the argument.
+    """
+    folder, kernel = Path(arguments.input).is_dir(), arguments.kernel or "disk"
+    preset, ratio, share = arguments.preset, arguments.sigma_ratio, arguments.gaussian_share
+    its_own = f"--preset {preset}, which has its own"
+    ignored = (
+        ("--depth", arguments.depth, folder, "a folder, whose depth/ is taken"),
+        ("--limit", arguments.limit or None, not folder, "one image"),
+        ("--kernel", arguments.kernel, preset, its_own),
+        ("--sigma-ratio", ratio, preset, its_own),
+        ("--sigma-ratio", ratio, kernel == "disk", "--kernel disk, which has no Gaussian"),
+        ("--gaussian-share", share, preset, its_own),
+        ("--gaussian-share", share, kernel != "blend", f"--kernel {kernel}, which is no blend"),
+    )
+    for option, value, unused, beside in ignored:
+        if unused and value is not None:
+            raise DatasetError(f"{option}: expected none with {beside}, got {value}; leave it out")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
     work = _folder if Path(arguments.input).is_dir() else _one
     try:
+        _check(arguments)
         work(arguments, _settings(arguments), Console())
     except (DdfdError, OSError) as error:
         print(f"ddfd-defocus: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training.config import TrainConfig, load_config, root_of
 from ddfd_training.datasets.base import RgbdDataset
-from ddfd_training.datasets.registry import DATASETS
+from ddfd_training.datasets.registry import DATASETS, option_names
 from ddfd_training.evaluate_data import DATA_SETS, EXPOSURES, DataOptions, open_test_data
 from ddfd_training.lens_argument import HELP as LENS_HELP
 from ddfd_training.lens_argument import lens_at, parse_count, parse_lens, parse_sharpness
@@ -27,7 +27,7 @@ from ddfd_training.sources import PINHOLE_F_NUMBER
 DEFAULTS = DataOptions(data="nyuv2", root="")
 _OF_THE_RECIPE = ("data", "split", "lens", "kernel", "preset", "size", "input", "aperture")
 """What the recipe of ``--config`` decides."""
-_WITH_DEFAULT = ("split", "kernel", "preset", "aperture")
+_WITH_DEFAULT = ("split", "kernel", "preset", "aperture", "exposure", "rgb_is")
 """Fields of :class:`DataOptions` that stay as they are there where no argument is given."""
 RESULTS = "benchmarks/results/tables"
 """Where the reports of recipes go, and where the table looks for them."""
@@ -109,19 +109,20 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", help=f"disk or gaussian; default: {DEFAULTS.kernel}")
     parser.add_argument("--preset", help="way to render: d3net, syndof, ...")
     parser.add_argument("--cache", default=DEFAULTS.cache, help="folder of rendered images")
-    parser.add_argument("--aperture", help=f"dfd_dslr: N2_8 or N8; default: {DEFAULTS.aperture}")
+    parser.add_argument(
+        "--aperture",
+        help=f"dfd_dslr, dfd_outdoor: N2_8 or N8; default: {DEFAULTS.aperture}",
+    )
     parser.add_argument(
         "--exposure",
-        default=DEFAULTS.exposure,
         choices=EXPOSURES,
-        help="natural pairs: match the sharp truth's brightness (gain and offset) or not; auto: "
-        "where the pair has to be registered",
+        help="natural pairs: match the sharp truth's brightness (gain and offset) or not; auto, "
+        "the default: where the pair has to be registered",
     )
     parser.add_argument(
         "--rgb-is",
-        default=DEFAULTS.rgb_is,
         choices=("auto", "sharp", "defocused"),
-        help="folder, bag: what the colour images show",
+        help=f"folder, bag: what the colour images show; default: {DEFAULTS.rgb_is}",
     )
     parser.add_argument(
         "--option",
@@ -190,8 +191,6 @@ def data_options(
         size=tuple(size),
         cache=arguments.cache,
         limit=arguments.limit,
-        exposure=arguments.exposure,
-        rgb_is=arguments.rgb_is,
         options=dict(_option(text) for text in arguments.option),
         **{name: values[name] for name in _WITH_DEFAULT if values[name] is not None},
     )
@@ -201,14 +200,55 @@ def open_data(arguments: argparse.Namespace) -> RgbdDataset:
     """The data set asked for; a lens given as a calibration becomes what it is at its size.
 
     Raises:
-        DdfdError: The set cannot be opened, or its images have another shape than those that the
-            lens was calibrated with.
+        DdfdError: The set cannot be opened, an argument would be ignored with it, or its images
+            have another shape than those that the lens was calibrated with.
     """
     dataset = open_test_data(data_options(arguments, None))
+    _refuse_what_the_images_need_not(arguments, dataset)
     if isinstance(arguments.lens, LensCalibration):
         height, width = dataset.frame_size()
         arguments.lens = lens_at(arguments.lens, width, height)
     return dataset
+
+
+def check_data_arguments(arguments: argparse.Namespace) -> None:
+    """Refuse, before anything is read, what the data set named would ignore.
+
+    Raises:
+        DdfdError: It names the argument.
+    """
+    if arguments.kernel and arguments.preset:
+        raise DdfdError(
+            f"--kernel: expected none beside --preset, which has its own, got "
+            f"{arguments.kernel}; leave either out"
+        )
+    for name in ("aperture", "rgb_is"):
+        value = getattr(arguments, name)
+        if value is None or arguments.data is None or name in option_names(arguments.data):
+            continue
+        those = ", ".join(data for data in DATA_SETS if name in option_names(data))
+        raise DdfdError(
+            f"--{name.replace('_', '-')}: expected with {those} only, got {value} with "
+            f"{arguments.data}, which has no such choice; leave it out"
+        )
+
+
+def _refuse_what_the_images_need_not(arguments: argparse.Namespace, dataset: RgbdDataset) -> None:
+    """DdfdError for what is done to the other kind of images: rendered ones, or photographs."""
+    if dataset.blur == "rendered":
+        if arguments.exposure is not None:
+            raise DdfdError(
+                f"--exposure: expected with photographs and their sharp companions, got "
+                f"{arguments.exposure} with {arguments.data}, whose sharp images are rendered and "
+                "are their own truth; leave it out"
+            )
+        return
+    for name in ("kernel", "preset"):
+        if value := getattr(arguments, name):
+            raise DdfdError(
+                f"--{name}: expected with sharp images, which are rendered, got {value} with "
+                f"{arguments.data}, whose photographs are shown as they are; leave it out"
+            )
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -250,8 +290,9 @@ def fill_from_recipe(arguments: argparse.Namespace) -> TrainConfig:
     arguments.checkpoint = str(weights)
     arguments.data, arguments.split = wanted.data, wanted.split
     arguments.root = arguments.root or root_of(wanted.data, wanted.root) or None
-    arguments.input, arguments.aperture = wanted.input, wanted.aperture
-    arguments.preset = wanted.preset
+    arguments.input, arguments.preset = wanted.input, wanted.preset
+    if "aperture" in option_names(wanted.data):
+        arguments.aperture = wanted.aperture
     arguments.size = list(wanted.size) or None
     arguments.lens = arguments.lens or config.lens
     arguments.limit = arguments.limit or wanted.limit

@@ -32,6 +32,7 @@ from ddfd_ros.inference.base import Backend, BackendOptions
 from ddfd_training.evaluate import ConstantDepth, evaluate
 from ddfd_training.evaluate_arguments import (
     build_parser,
+    check_data_arguments,
     data_options,
     fill_from_recipe,
     open_data,
@@ -41,6 +42,7 @@ from ddfd_training.evaluate_data import (
     EvaluationSet,
     mean_training_depth_m,
     open_evaluation_set,
+    refuse_unused_lens,
     told_lens,
 )
 from ddfd_training.evaluate_deblur import with_deblurring
@@ -134,6 +136,28 @@ def _say_if_not_softened(
         )
 
 
+def _say_if_lens_differs(
+    options: DataOptions,
+    items: EvaluationSet,
+    trained: LensConfig | None,
+    scale: float,
+    console: Console,
+) -> None:
+    """Tell of blur that is rendered by another lens than the model was trained for.
+
+    ``scale`` is the width of the images as the network sees them over that of the set's own.
+    """
+    if trained is None or not items.rendered:
+        return
+    seen = options.lens.scaled(scale)
+    if seen != trained:
+        console.print(
+            f"note: the model sees blur of {seen}, but was trained for {trained}; its depths "
+            "cannot be right",
+            style="yellow",
+        )
+
+
 def _blurred_by(items: Iterable[Item], lens: LensConfig) -> Iterator[Item]:
     """The items, the true blur of the rendered ones in the diameters of ``lens``."""
     for item in items:
@@ -151,11 +175,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise DdfdError("--lpips-weights: expected --lpips beside it, got none; give both")
     if arguments.deblur_depth != "model" and not arguments.deblur:
         raise DdfdError("--deblur-depth: expected --deblur beside it, got none; give both")
-    if arguments.kernel and arguments.preset:
-        raise DdfdError(
-            f"--kernel: expected none beside --preset, which has its own, got "
-            f"{arguments.kernel}; leave either out"
-        )
+    check_data_arguments(arguments)
     for name in ("json", "plot"):
         target = Path(getattr(arguments, name) or "report")
         if target.is_dir():
@@ -197,14 +217,10 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             asked = _blurred_by(items, blurred_by)
             seen_lens = blurred_by.scaled(network_scale) if given else blurred_by
             backend.set_lens(seen_lens)
-        elif lens is not None and items.rendered and arguments.input != "sharp":
-            seen_lens = options.lens.scaled(network_scale)
-            if seen_lens != lens:
-                console.print(
-                    f"note: the model sees blur of {seen_lens}, but was trained for {lens}; its "
-                    "depths cannot be right",
-                    style="yellow",
-                )
+        elif given and not items.rendered:
+            refuse_unused_lens(options)
+        elif arguments.input != "sharp":
+            _say_if_lens_differs(options, items, lens, network_scale, console)
         report: dict[str, Any] = {
             "model": _model_info(path, backend),
             "data": items.description,

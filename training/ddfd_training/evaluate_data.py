@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -192,6 +192,19 @@ def told_lens(options: DataOptions, items: EvaluationSet, *, given: bool) -> Len
             "none; give a preset, the .yaml of ddfd-calibrate, or four numbers"
         )
     return options.lens
+
+
+def refuse_unused_lens(options: DataOptions) -> NoReturn:
+    """Refuse a lens given for photographs that a model for one lens is shown.
+
+    Raises:
+        DdfdError: Always: it would be ignored.
+    """
+    raise DdfdError(
+        "--lens: expected with sharp images, which it blurs, or with a model for any lens, which "
+        f"is told it, got it with the photographs of {options.data} and a model for one lens; "
+        "leave it out"
+    )
 
 
 def split_of(options: DataOptions) -> str:

@@ -212,7 +212,7 @@ def _backbone_state(
     if not path.is_file():
         raise ModelLoadError(
             f"lpips ({net}): expected torchvision's ImageNet weights at {path}, found none; "
-            f"fetch {url} and put it there, or allow the download"
+            f"fetch {url} and put it there, or allow the download (--lpips-weights download)"
         )
     state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state

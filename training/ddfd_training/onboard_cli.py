@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.calibration.files import read_calibration
-from ddfd_training.config import SourceConfig
+from ddfd_training.config import SourceConfig, stages_of
 from ddfd_training.datasets.registry import open_dataset
 from ddfd_training.lens_argument import parse_count
 from ddfd_training.lens_scores.shots import OPTIONS
@@ -129,6 +130,38 @@ def _recording(folder: str) -> Recording:
     return Recording((height, width), dataset.frame_size())
 
 
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    """Refuse what would be ignored, and numbers that no training has, before anything is read.
+
+    Raises:
+        OnboardError: It names the argument.
+    """
+    for name, least in (("steps", 1), ("scenes", 1), ("width", 0)):
+        if getattr(arguments, name) < least:
+            raise OnboardError(
+                f"--{name}: expected {least} or more, got {getattr(arguments, name)}"
+            )
+    unused: tuple[str, ...] = ("scenes",)
+    beside = f"--data {arguments.data}"
+    if arguments.pairs:
+        unused = ("data", "root", "split", "scenes", "test_split", "test_scenes")
+        beside = "--pairs, which is all that is learnt from"
+    elif arguments.data == "synthetic":
+        unused, beside = ("root", "split", "test_split"), "rendered rooms (--data synthetic)"
+    for name in unused:
+        if getattr(arguments, name) != _parser().get_default(name):
+            raise OnboardError(
+                f"--{name.replace('_', '-')}: expected none with {beside}, got "
+                f"{getattr(arguments, name)}; leave it out"
+            )
+    near_m, far_m = arguments.range
+    if not 0 < near_m < far_m < math.inf:
+        raise OnboardError(
+            f"--range: expected metres, the nearest above 0 and below the farthest, got {near_m:g}"
+            f" and {far_m:g}; give them as --range 0.5 10"
+        )
+
+
 def _check_data(arguments: argparse.Namespace) -> None:
     """Open what is needed first and last, so that a wrong folder is not found after training.
 
@@ -165,8 +198,10 @@ def onboard(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """All steps; returns the report.
 
     Raises:
-        DdfdError: A step failed.
+        DdfdError: An argument is refused, or a step failed.
+        ValueError: ``--set`` names no setting of a recipe, or a value that it cannot have.
     """
+    _check_arguments(arguments)
     calibration = read_calibration(arguments.calibration)
     job, out = _job(arguments), arguments.out
     lens = working_lens(calibration, job.width)
@@ -174,6 +209,16 @@ def onboard(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     if recorded := job.pairs or job.natural:
         job = replace(job, recording=_recording(recorded))
     values = recipe(job, calibration)
+    trained = stages_of(values, arguments.set)[-1]  # refuses what the training would
+    if job.pairs and trained.network.options.get("side") == "unknown":
+        near_m, far_m = job.depth_range_m
+        console.print(
+            f"note: the lens is focused at {lens.focus_distance_m:.3g} m, within --range "
+            f"{near_m:g} {far_m:g}, and pairs do not tell the side of the focus: the model will "
+            "answer blur without its sign, and no depth; focus beyond the range or before it, or "
+            "narrow the range",
+            style="yellow",
+        )
     out.mkdir(parents=True, exist_ok=True)
     config = out / f"{job.name}.yaml"
     config.write_text(yaml.safe_dump(values, sort_keys=False))

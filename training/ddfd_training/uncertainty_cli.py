@@ -30,8 +30,13 @@ from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.model.blur_space import lens_tensor
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.claims_run import finite
-from ddfd_training.evaluate_arguments import add_data_arguments, data_options, open_data
-from ddfd_training.evaluate_data import open_evaluation_set, told_lens
+from ddfd_training.evaluate_arguments import (
+    add_data_arguments,
+    check_data_arguments,
+    data_options,
+    open_data,
+)
+from ddfd_training.evaluate_data import open_evaluation_set, refuse_unused_lens, told_lens
 from ddfd_training.evaluate_items import Item
 from ddfd_training.network_model import to_batch
 from ddfd_training.uncertainty import (
@@ -108,6 +113,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     Raises:
         DdfdError: A model or the data cannot be used.
     """
+    check_data_arguments(arguments)
     path = resolve_model(arguments.checkpoint, ".pt", parameter="--checkpoint")
     network, contract = load_checkpoint(path)
     _check_device(arguments.device)
@@ -122,6 +128,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     lens = None
     if any(_takes_lens(item) for item in (network, beside)):
         lens = told_lens(options, items, given=arguments.lens is not None)
+    elif arguments.lens is not None and not items.rendered:
+        refuse_unused_lens(options)
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
     judged: dict[str, Calibration] = {}
