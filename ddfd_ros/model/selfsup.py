@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -44,6 +45,8 @@ class SelfSupervised(ImageNetwork):
         start_px: Where the untrained map stands, in pixels.
         stem: ``densenet``: kernel side of the first convolution, 3 or 7.
         dropout: ``densenet``: probability in the first two blocks of each decoder.
+        width: ``densenet``: factor for all channels, above 0 and at most 1, the thesis's; less is
+            for small machines.
         widths: ``ddfd-lite``: channels at 1/2 to 1/32 of the input's size.
         depths: ``ddfd-lite``: encoder blocks at each of these scales.
         sharp_width: ``ddfd-lite``: channels of the all-in-focus decoder at half resolution.
@@ -66,6 +69,7 @@ class SelfSupervised(ImageNetwork):
         start_px: float = 4.0,
         stem: int = 3,
         dropout: float = 0.0,
+        width: float = 1.0,
         widths: Sequence[int] = (32, 64, 96, 160, 224),
         depths: Sequence[int] = (1, 2, 3, 3, 2),
         sharp_width: int = 32,
@@ -95,9 +99,10 @@ class SelfSupervised(ImageNetwork):
                 SharpDecoder(widths, sharp_width, sharp_blocks) if heads != "depth" else None
             )
         else:
-            self.encoder = dense = DenseEncoder(stem)
-            self.map_decoder = Decoder(dense, 1, dropout) if heads != "sharp" else None
-            self.sharp_decoder = Decoder(dense, 3, dropout) if heads != "depth" else None
+            self.encoder = dense = DenseEncoder(stem, width=width)
+            decoder = partial(Decoder, dense, dropout=dropout, width=width)
+            self.map_decoder = decoder(1) if heads != "sharp" else None
+            self.sharp_decoder = decoder(3) if heads != "depth" else None
 
     def forward_aligned(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Answer images ``[N,3,H,W]`` in [0,1], H and W multiples of 32.

@@ -27,6 +27,9 @@ def test_backbones_are_those_of_the_two_networks():
     dense = build_network("2hded-selfsup")
     count = [sum(p.numel() for p in network.parameters()) for network in (two_headed, dense)]
     assert count[0] == count[1] == 41_414_400
+    halves = [build_network(name, width=0.5) for name in ("2hded", "2hded-selfsup")]
+    count = [sum(p.numel() for p in network.parameters()) for network in halves]
+    assert count[0] == count[1] < 41_414_400 / 3.9
     lite = build_network("2hded-selfsup", **LITE)
     # ddfd-lite without the deviation beside the map: four of eight outputs of its last layer.
     full = build_network("ddfd-lite")

@@ -27,7 +27,8 @@ DEPTH_TOLERANCE_M = 1e-3
 FORMS = {name: (name, {}) for name in sorted(NETWORKS) if name != "deddnet"} | {
     "ddfd-lite": ("ddfd-lite", {"lens": "nyu-8m"}),
     "ddfd-lite-any": ("ddfd-lite", {"lens": "nyu-8m", "lens_input": True}),
-    # The layers that differ from 2hded's are as many at any width, and their subsets are fifteen.
+    # The layers that differ from 2hded's are as many at any width, and their subsets are many.
+    "2hded-selfsup": ("2hded-selfsup", {"width": 0.25}),
     "2hded-blur": ("2hded", {"lens": "nyu-8m", "answer": "blur", "width": 0.25}),
     "2hded-any": (
         "2hded",
