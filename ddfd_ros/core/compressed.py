@@ -47,14 +47,35 @@ def decode_compressed(msg: Any) -> np.ndarray:
             "colour topic"
         )
     data = bytes(msg.data)
+    check_file(data, what)
+    if "bayer" in msg.format.lower():
+        return _from_bayer(data, msg.format, what)
+    cv2 = load_opencv(what)
+    bgr = file_pixels(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, what)
+    rgb: np.ndarray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def is_png(data: bytes) -> bool:
+    """Whether a file begins as a PNG does."""
+    return data.startswith(_PNG_BEGIN)
+
+
+def check_file(data: bytes, what: str) -> None:
+    """Refuse, before it is decoded, what is no whole JPEG or PNG file.
+
+    Raises:
+        ImageFormatError: It is none, it was cut short, or it promises too many pixels; the message
+            begins with ``what``.
+    """
     tail = data[-_TAIL_BYTES:]
-    jpeg, png = data.startswith(_JPEG_BEGIN), data.startswith(_PNG_BEGIN)
+    jpeg, png = data.startswith(_JPEG_BEGIN), is_png(data)
     if not (jpeg or png):
         raise ImageFormatError(
             f"{what}: expected JPEG or PNG data, got {len(data)} bytes that begin with "
             f"{data[:4].hex(' ') or 'nothing'}; use the transport 'compressed' or 'raw'"
         )
-    if not (_JPEG_END in tail if jpeg else png_is_whole(data)):
+    if (_JPEG_END if jpeg else _PNG_END) not in tail:
         raise ImageFormatError(
             f"{what}: expected a complete {'JPEG' if jpeg else 'PNG'} file, got {len(data)} bytes "
             "without its end mark; the message was cut short"
@@ -64,12 +85,6 @@ def decode_compressed(msg: Any) -> np.ndarray:
             f"{what}: expected at most {MAX_PIXELS} pixels, got a header that promises "
             f"{size[0]}x{size[1]} in {len(data)} bytes; the data is damaged"
         )
-    if "bayer" in msg.format.lower():
-        return _from_bayer(data, msg.format, what)
-    cv2 = load_opencv(what)
-    bgr = _pixels(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, what)
-    rgb: np.ndarray = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    return rgb
 
 
 def encode_compressed(rgb: np.ndarray, kind: str = "jpeg", quality: int = 90) -> bytes:
@@ -105,7 +120,7 @@ def encoded_format(kind: str) -> str:
 def _from_bayer(data: bytes, format_text: str, what: str) -> np.ndarray:
     """The picture in a file that was made of a Bayer image, RGB."""
     cv2 = load_opencv(what)
-    pixels = _pixels(data, cv2.IMREAD_UNCHANGED, what)
+    pixels = file_pixels(data, cv2.IMREAD_UNCHANGED, what)
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     recorded, _, rest = format_text.partition(";")
@@ -136,8 +151,12 @@ def _mosaic(name: str, what: str) -> Encoding:
     return ENCODINGS[name]
 
 
-def _pixels(data: bytes, flags: int, what: str) -> np.ndarray:
-    """The values in a file as OpenCV decodes them."""
+def file_pixels(data: bytes, flags: int, what: str) -> np.ndarray:
+    """The values in a file as OpenCV decodes them.
+
+    Raises:
+        ImageFormatError: OpenCV cannot; the message begins with ``what``.
+    """
     cv2 = load_opencv(what)
     try:
         pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -151,24 +170,10 @@ def _pixels(data: bytes, flags: int, what: str) -> np.ndarray:
     return pixels
 
 
-def png_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in a PNG's header; None where there is none."""
-    if not data.startswith(_PNG_BEGIN) or len(data) < 24:
-        return None
-    return struct.unpack_from(
-        ">II", data, 16
-    )  # the first chunk is IHDR, its first fields the sides
-
-
-def png_is_whole(data: bytes) -> bool:
-    """Whether a PNG has its end mark; OpenCV makes a picture of half a file too."""
-    return _PNG_END in data[-_TAIL_BYTES:]
-
-
 def _declared_size(data: bytes) -> tuple[int, int] | None:
     """Width and height in a file's header; None where it does not get so far."""
-    if data.startswith(_PNG_BEGIN):
-        return png_size(data)
+    if is_png(data):  # the first chunk is IHDR, its first fields are the sides
+        return struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
     at = 2
     while at + 9 <= len(data):  # segments: FF, marker, length without these two, content
         if data[at] != 0xFF:

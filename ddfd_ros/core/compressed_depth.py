@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ddfd_ros.core.compressed import MAX_PIXELS, png_is_whole, png_size
+from ddfd_ros.core.compressed import check_file, file_pixels, is_png
 from ddfd_ros.core.encodings import load_opencv
 from ddfd_ros.core.errors import ImageFormatError
-from ddfd_ros.core.image_codec import encode_depth
+from ddfd_ros.core.image_codec import depth_values
 
 _HEADER = struct.Struct("<iff")
 _INVERSE_DEPTH = 0
@@ -41,17 +41,15 @@ def encode_compressed_depth(
         ImageFormatError: Another shape, type or encoding, or what OpenCV cannot encode.
     """
     cv2 = load_opencv("compressing depth")
+    values = depth_values(depth_m, encoding)
     if encoding == "16UC1":
-        a = b = 0.0
-        image = encode_depth(depth_m, None, encoding)
-        codes = np.frombuffer(image.data, "<u2").reshape(depth_m.shape)
+        a, b, codes = 0.0, 0.0, values
     else:
-        encode_depth(depth_m, None, encoding)  # refuses what is no depth
         a, b = quantisation(near_m, far_m)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            values = np.rint(a / depth_m + b)
-            inside = (values >= 1) & (values <= _MAX_CODE)  # NaN compares false
-        codes = np.where(inside, values, 0.0).astype("<u2")
+            inverse = np.rint(a / values + b)
+            inside = (inverse >= 1) & (inverse <= _MAX_CODE)  # NaN compares false
+        codes = np.where(inside, inverse, 0.0).astype("<u2")
     flags = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # higher ones take longer for little
     done, content = cv2.imencode(".png", codes, flags)
     if not done:
@@ -81,30 +79,16 @@ def decode_compressed_depth(msg: Any) -> np.ndarray:
     kind = msg.format.lower()
     data = bytes(msg.data)
     png = data[_HEADER.size :]
-    size = png_size(png)
-    if "compresseddepth" not in kind or size is None:
+    if "compresseddepth" not in kind or not is_png(png):
         raise ImageFormatError(
             f"{what}: expected compressedDepth with PNG inside, got {len(data)} bytes without; "
             "record the raw depth topic"
         )
-    if size[0] * size[1] > MAX_PIXELS:
+    check_file(png, what)
+    codes = file_pixels(png, load_opencv(what).IMREAD_UNCHANGED, what)
+    if codes.ndim != 2 or codes.dtype != np.uint16:
         raise ImageFormatError(
-            f"{what}: expected at most {MAX_PIXELS} pixels, got a header that promises "
-            f"{size[0]}x{size[1]} in {len(data)} bytes; the data is damaged"
-        )
-    if not png_is_whole(png):
-        raise ImageFormatError(
-            f"{what}: expected a complete PNG file, got {len(data)} bytes without its end mark; "
-            "the message was cut short"
-        )
-    cv2 = load_opencv(what)
-    try:
-        codes = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ImageFormatError(f"{what}: expected a PNG, got {error}") from error
-    if codes is None or codes.ndim != 2 or codes.dtype != np.uint16:
-        raise ImageFormatError(
-            f"{what}: expected a PNG of one channel of 16 bits, got a damaged or another one"
+            f"{what}: expected a PNG of one channel of 16 bits, got {codes.dtype} {codes.shape}"
         )
     known = codes > 0
     depth_m = np.full(codes.shape, np.nan, dtype=np.float32)

@@ -114,21 +114,24 @@ def encode_depth(
     Raises:
         ImageFormatError: Another shape, type or encoding.
     """
+    return _message(depth_values(depth_m, encoding), header, encoding, message_type)
+
+
+def depth_values(depth_m: np.ndarray, encoding: str) -> np.ndarray:
+    """The pixels of a depth image, little-endian ``[H, W]``; else as :func:`encode_depth`."""
     if depth_m.ndim != 2 or depth_m.dtype.kind != "f" or 0 in depth_m.shape:
         raise ImageFormatError(
             f"depth: expected a float array [H, W] in metres, got {depth_m.dtype} {depth_m.shape}"
         )
     if encoding == "32FC1":
-        values = np.ascontiguousarray(depth_m, dtype="<f4")
-    elif encoding == "16UC1":
+        return np.ascontiguousarray(depth_m, dtype="<f4")
+    if encoding == "16UC1":
         with np.errstate(invalid="ignore"):
             valid = (depth_m > 0) & (depth_m <= MAX_DEPTH_16UC1_M)  # NaN compares false
-            values = np.where(valid, np.rint(depth_m * 1000.0), 0.0).astype("<u2")
-    else:
-        raise ImageFormatError(
-            f"depth encoding: expected one of {', '.join(DEPTH_ENCODINGS)}, got {encoding!r}"
-        )
-    return _message(values, header, encoding, message_type)
+            return np.where(valid, np.rint(depth_m * 1000.0), 0.0).astype("<u2")
+    raise ImageFormatError(
+        f"depth encoding: expected one of {', '.join(DEPTH_ENCODINGS)}, got {encoding!r}"
+    )
 
 
 def encode_rgb(

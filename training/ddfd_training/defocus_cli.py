@@ -43,8 +43,6 @@ from ddfd_training.prepare_report import write_json
 from ddfd_training.psf import RENDER_KERNELS
 from ddfd_training.sensor import Sensor
 
-_SIGMA_RATIO, _GAUSSIAN_SHARE = RenderSettings.sigma_per_diameter, RenderSettings.gaussian_share
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -68,19 +66,22 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="render as a paper does; instead of the next three",
     )
-    parser.add_argument("--kernel", choices=RENDER_KERNELS, help="default: disk")
+    parser.add_argument(
+        "--kernel", choices=RENDER_KERNELS, help=f"default: {RenderSettings.kernel}"
+    )
     parser.add_argument(
         "--sigma-ratio",
         type=float,
         metavar="K",
         help="sigma of a Gaussian over blur diameter, 0.25 to 0.5 in published codes; default: "
-        f"{_SIGMA_RATIO:g}",
+        f"{RenderSettings.sigma_per_diameter:g}",
     )
     parser.add_argument(
         "--gaussian-share",
         type=float,
         metavar="S",
-        help=f"for --kernel blend: 0 is a disk, 1 a Gaussian; default: {_GAUSSIAN_SHARE:g}",
+        help="for --kernel blend: 0 is a disk, 1 a Gaussian; default: "
+        f"{RenderSettings.gaussian_share:g}",
     )
     parser.add_argument(
         "--read-noise", type=float, default=0.0, metavar="LEVELS", help="noise, of 255 grey levels"
@@ -206,13 +207,15 @@ def _settings(arguments: argparse.Namespace) -> RenderSettings:
     Raises:
         DatasetError: A value out of its range.
     """
-    ratio, share = arguments.sigma_ratio, arguments.gaussian_share
+    named = {
+        "kernel": arguments.kernel,
+        "sigma_per_diameter": arguments.sigma_ratio,
+        "gaussian_share": arguments.gaussian_share,
+    }
     try:
         settings = RenderSettings(
             _lens(arguments),
-            kernel=arguments.kernel or "disk",
-            sigma_per_diameter=_SIGMA_RATIO if ratio is None else ratio,
-            gaussian_share=_GAUSSIAN_SHARE if share is None else share,
+            **{name: value for name, value in named.items() if value is not None},
             preset=arguments.preset,
             sensor=Sensor(arguments.read_noise, arguments.shot_noise, arguments.jpeg),
         )
@@ -228,7 +231,7 @@ def _check(arguments: argparse.Namespace) -> None:
     Raises:
         DatasetError: It names the argument.
     """
-    folder, kernel = Path(arguments.input).is_dir(), arguments.kernel or "disk"
+    folder, kernel = Path(arguments.input).is_dir(), arguments.kernel or RenderSettings.kernel
     preset, ratio, share = arguments.preset, arguments.sigma_ratio, arguments.gaussian_share
     its_own = f"--preset {preset}, which has its own"
     ignored = (

@@ -42,6 +42,7 @@ from ddfd_training.onboard_recipe import (
     recipe,
     working_lens,
 )
+from ddfd_training.records import check_range
 from ddfd_training.sources import split_of
 
 _RUN = "import sys; from importlib import import_module as i; sys.exit(i(sys.argv.pop(1)).{}())"
@@ -134,13 +135,11 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     """Refuse what would be ignored, and numbers that no training has, before anything is read.
 
     Raises:
-        OnboardError: It names the argument.
+        OnboardError: It would be ignored, or is no range; the message names the argument.
+        ValueError: A number is too small; likewise.
     """
     for name, least in (("steps", 1), ("scenes", 1), ("width", 0)):
-        if getattr(arguments, name) < least:
-            raise OnboardError(
-                f"--{name}: expected {least} or more, got {getattr(arguments, name)}"
-            )
+        check_range(f"--{name}", getattr(arguments, name), least)
     unused: tuple[str, ...] = ("scenes",)
     beside = f"--data {arguments.data}"
     if arguments.pairs:
@@ -148,8 +147,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         beside = "--pairs, which is all that is learnt from"
     elif arguments.data == "synthetic":
         unused, beside = ("root", "split", "test_split"), "rendered rooms (--data synthetic)"
+    usual = _parser()
     for name in unused:
-        if getattr(arguments, name) != _parser().get_default(name):
+        if getattr(arguments, name) != usual.get_default(name):
             raise OnboardError(
                 f"--{name.replace('_', '-')}: expected none with {beside}, got "
                 f"{getattr(arguments, name)}; leave it out"
@@ -199,7 +199,8 @@ def onboard(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     Raises:
         DdfdError: An argument is refused, or a step failed.
-        ValueError: ``--set`` names no setting of a recipe, or a value that it cannot have.
+        ValueError: A number is too small, or ``--set`` names no setting of a recipe, or a value
+            that it cannot have.
     """
     _check_arguments(arguments)
     calibration = read_calibration(arguments.calibration)

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ddfd_trt.bundle.plan import BundleError
+from ddfd_trt.bundle.plan import COMPRESSIONS, BundleError
 
 MANIFEST = "manifest.txt"
 FORMAT = "1"
 PREFIX = "bundle.tar."
-_SUFFIXES = {"gzip": "gz", "xz": "xz"}
 XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 28}]
 """TensorRT's library holds every kernel anew for each kind of GPU, far apart: xz's usual 8 MiB see
 few of the repetitions."""
@@ -160,7 +159,7 @@ def pack(
     (out / MANIFEST).unlink(missing_ok=True)  # parts without it are no bundle
     for old in out.glob(f"{PREFIX}*"):
         old.unlink()
-    writer = PartWriter(out, limit, _SUFFIXES[compression])
+    writer = PartWriter(out, limit, COMPRESSIONS[compression])
     with (
         _compressor(writer, compression) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,

@@ -13,7 +13,8 @@ PYTHON = (3, 10)
 
 KINDS = ("build", "run")
 
-COMPRESSIONS = ("gzip", "xz")
+COMPRESSIONS = {"gzip": "gz", "xz": "xz"}
+"""How an archive may be compressed, and what its file's name ends in."""
 
 TENSORRT = "tensorrt==8.6.0"
 """The last full wheel that a package registry holds itself; later ones fetch it elsewhere."""
@@ -86,7 +87,8 @@ class BundlePlan:
             raise BundleError(f"kind: expected one of {KINDS}, got {self.kind!r}; name one")
         if self.compression not in COMPRESSIONS:
             raise BundleError(
-                f"compression: expected one of {COMPRESSIONS}, got {self.compression!r}; name one"
+                f"compression: expected one of {tuple(COMPRESSIONS)}, got {self.compression!r}; "
+                "name one"
             )
         if self.part_mb < 1:
             raise BundleError(f"part size: expected at least 1 MB, got {self.part_mb}; enlarge it")
