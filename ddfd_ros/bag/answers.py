@@ -115,7 +115,7 @@ class FrameAnswers:
         size = image.shape[0], image.shape[1]
         info = self._infos.at(stamp_ns, parameters.camera_info_match == "stamp")
         camera, problem = correct_camera(info, *size, parameters.input_rectified)
-        self._note(problem)
+        self._note(problem if info is not None else self._no_camera_info())
         if camera is not None and not parameters.input_rectified:
             for doubt in raw_image_doubts(info, self._image_topic, self._points):
                 self._note(doubt)
@@ -158,6 +158,23 @@ class FrameAnswers:
             file = encode_compressed_depth(estimate.depth_m, kind, *span_m)
             name = self._name(COMPRESSED_DEPTH)
             yield name, self._file(header, file, compressed_depth_format(kind))
+
+    def _no_camera_info(self) -> str:
+        """What to do about it here, where nothing can be remapped."""
+        cloud = ", no cloud is made" if self._points else ""
+        effect = f"the answers have an uncalibrated camera_info{cloud}"
+        if self._infos.count:
+            return (
+                f"camera_info: expected one with the image's stamp (camera_info_match), got none; "
+                f"{effect}: try camera_info_match=latest"
+            )
+        others = self._infos.elsewhere
+        found = f"only on {', '.join(others)}" if others else "none in the bag"
+        advice = "name the camera's with --camera-info-topic" if others else "record it, too"
+        return (
+            f"camera_info: expected some beside {self._image_topic or 'the images'}, got "
+            f"{found}; {effect}: {advice}"
+        )
 
     def _computed(self) -> set[str]:
         heads = {*self._heads, *(MADE[topic][1] for topic in self._made)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -22,6 +23,7 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.ros.parameters import NodeParameters
 
 _REASONS = 8  # as many are printed
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EVERY_NODES = ("use_sim_time", "qos_overrides", "start_type_description_service")
 _HEADS = {"depth": "depth_m", "sharp": "sharp_rgb", "sigma": "sigma_m", "defocus": "defocus_px"}
 
@@ -100,15 +102,19 @@ def read_parameters(
             f"parameters: expected names of the node's, got {', '.join(unknown)}; see "
             "config/ddfd.yaml"
         )
-    for name, value in values.items():  # YAML reads 1 where 1.0 is meant
-        if isinstance(known[name].default, float) and type(value) is int:
-            values[name] = float(value)
+    for name, value in values.items():
+        if isinstance(known[name].default, float):
+            values[name] = _float_meant(value)
     return NodeParameters(**values)
 
 
 def _from_file(file: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     try:
         content = _yaml(file.read_text(encoding="utf-8"), str(file))
+    except FileNotFoundError as error:
+        raise BagError(
+            f"--params: expected a YAML file as config/ddfd.yaml, got no file at {file}"
+        ) from error
     except UnicodeDecodeError as error:
         raise BagError(f"{file}: expected YAML, got no text: {error}") from error
     found = [
@@ -129,6 +135,19 @@ def _from_file(file: Path, warn: Callable[[str], None]) -> dict[str, Any]:
             "which nothing reads; check the spelling"
         )
     return {name: value for name, value in found[0].items() if name in ours}
+
+
+def _float_meant(value: Any) -> Any:
+    """The float where one was meant: PyYAML reads 1 as a whole number, and 1e-1 as text.
+
+    ROS 2 reads the latter as a number, so a file that serves the node serves here.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _is_known(name: str, ours: set[str]) -> bool:
@@ -169,7 +188,7 @@ def _print(result: BagResult, job: BagJob) -> None:
         table.add_row(name, escape(text))  # a name with brackets is no style
 
     row("image topic", result.camera.image)
-    row("camera_info", result.camera.info or "none recorded: answers are uncalibrated")
+    row("camera_info", result.camera.info or "none beside the images: answers are uncalibrated")
     row("frames", str(totals.frames))
     if result.resumed_frames:
         row("of them by an earlier run", str(result.resumed_frames))
@@ -204,10 +223,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-topic", default="", help="default: the likeliest colour topic")
     parser.add_argument("--camera-info-topic", default="", help="default: beside the image topic")
     parser.add_argument(
-        "--heads", nargs="+", default=[], choices=_HEADS, help="outputs; default: all there are"
+        "--heads",
+        nargs="+",
+        default=[],
+        choices=_HEADS,
+        help="outputs; default: all there are; give key=value before it",
     )
     parser.add_argument("--points", action="store_true", help="a point cloud, too (see cloud_*)")
-    parser.add_argument("--namespace", default="", help="put in front of the topics, e.g. /front")
+    parser.add_argument(
+        "--namespace", type=_namespace, default="", help="put in front of the topics, e.g. /front"
+    )
     parser.add_argument(
         "--copy", default="none", choices=COPIES, help="recorded topics to copy (default: none)"
     )
@@ -221,10 +246,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _namespace(text: str) -> str:
+    name = text.strip("/")
+    if name and not all(map(_NAME.fullmatch, name.split("/"))):
+        raise argparse.ArgumentTypeError(
+            "expected names of letters, digits and _, of which ROS 2 makes topics, as in "
+            f"/front/left, got {text!r}"
+        )
+    return text
+
+
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise ValueError(f"expected 1 or more, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
     return value
 
 

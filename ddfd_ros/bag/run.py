@@ -89,7 +89,7 @@ def convert(
         DdfdError: The bag or the model cannot be used.
     """
     check_apart(job.source, job.target)
-    model = resolve_model(parameters.model_path)
+    model = resolve_model(parameters.model_path, parameter="--model or model_path")
     with BagSource(job.source) as source:
         camera = source.camera(job.image_topic, job.info_topic)
         backend = open_backend(

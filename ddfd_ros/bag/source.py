@@ -24,7 +24,7 @@ _SAMPLES, _SAMPLE_BYTES = 256, 1 << 16
 
 @dataclass(frozen=True)
 class Camera:
-    """The topics of one camera; ``info`` is empty where nothing was recorded."""
+    """The topics of one camera; ``info`` is empty where nothing was recorded beside the images."""
 
     image: str
     info: str
@@ -34,10 +34,11 @@ class Camera:
 class CameraInfos:
     """All camera_info messages of a topic, found by stamp; equal ones are kept once.
 
-    ``damaged``: how many could not be read.
+    ``damaged``: how many could not be read; ``elsewhere``: other topics that have some.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: tuple[str, ...] = ()) -> None:
+        self.elsewhere = elsewhere
         self._stamps: list[int] = []
         self._infos: list[Any] = []
         self.damaged = 0
@@ -47,6 +48,11 @@ class CameraInfos:
         place = bisect.bisect_right(self._stamps, stamp_ns)
         self._stamps.insert(place, stamp_ns)
         self._infos.insert(place, info)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._infos)
 
     def at(self, stamp_ns: int, exact: bool) -> Any | None:
         """The info of this stamp; unless ``exact``, the last before it or else the first."""
@@ -71,6 +77,11 @@ class BagSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.exists():
+            raise BagError(
+                f"{path}: expected a ROS 2 bag (a folder with metadata.yaml, or one .mcap or .db3 "
+                f"file), got nothing there (seen from {Path.cwd()}); check the path"
+            )
         self._files = _stored(path)
         for file in self._files:
             _refuse_open_recording(file)
@@ -118,7 +129,7 @@ class BagSource:
         for one in self.connections:
             if one.msgtype in IMAGE_TYPES and one.msgcount:
                 images[one.topic] = images.get(one.topic, 0) + one.msgcount
-        infos = {one.topic for one in self.connections if one.msgtype == INFO_TYPE}
+        infos = self._info_topics()
         if (image and image not in images) or not images:
             listed = sorted(
                 {f"{one.topic} ({one.msgcount} {one.msgtype})" for one in self.connections}
@@ -138,7 +149,7 @@ class BagSource:
 
     def camera_infos(self, topic: str) -> CameraInfos:
         """Every camera_info of ``topic``."""
-        result = CameraInfos()
+        result = CameraInfos(tuple(sorted(self._info_topics() - {topic})))
         known: dict[bytes, Any] = {}
         for connection, _, raw in self.messages({topic}):
             try:
@@ -151,6 +162,9 @@ class BagSource:
             else:
                 result.add(stamp_ns, known[content])
         return result
+
+    def _info_topics(self) -> set[str]:
+        return {one.topic for one in self.connections if one.msgtype == INFO_TYPE}
 
     def messages(self, topics: set[str]) -> Iterator[tuple[Any, int, bytes]]:
         """Connection, time of recording and bytes of each message on ``topics``, in order.

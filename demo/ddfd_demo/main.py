@@ -65,6 +65,7 @@ def _run(options: DemoOptions, console: Console) -> int:
     _check_apart(options)
     source = _open(options)
     info = source.info
+    _refuse_rate(options, info)
     model = choose_model(options.model, info.model)
     contract = model_contract(model)
     console.print(Text.assemble(("input  ", "bold"), info.title))
@@ -139,6 +140,20 @@ def _refuse_pacing(options: DemoOptions) -> None:
         raise InputError(
             f"camera {options.input}: expected to be played at its own rate, got "
             f"{' and '.join(given)}; leave that out, or record a video and play it"
+        )
+
+
+def _refuse_rate(options: DemoOptions, info: SourceInfo) -> None:
+    """What waits for its answers has no rate.
+
+    Raises:
+        InputError: ``--rate`` was given with it.
+    """
+    pacing = info.pacing if options.pacing == "auto" else options.pacing
+    if options.rate_hz is not None and pacing == "wait":
+        raise InputError(
+            f"--rate: expected with a stream, got {options.rate_hz:g} with frames that wait for "
+            "their answers; add --pacing stream, or leave it out"
         )
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+from ddfd_ros.ros.parameters import NodeParameters
+
+_PARAMETERS = {item.name for item in fields(NodeParameters)}
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,13 @@ def parse(arguments: Sequence[str] | None = None) -> DemoOptions:
     add("--out", type=Path, default=default.out, help="folder for the results")
     add("--model", default=default.model, help="model file, or name of a shipped one")
     add("--runtime", default=default.runtime, help="auto, onnxruntime, openvino, torch, tensorrt")
-    add("--rate", dest="rate_hz", type=_positive, default=default.rate_hz, help="frames/s")
+    add(
+        "--rate",
+        dest="rate_hz",
+        type=_positive,
+        default=default.rate_hz,
+        help="frames/s of a stream",
+    )
     add("--pacing", choices=("auto", "wait", "stream"), default=default.pacing)
     add("--max-frames", type=_count, default=default.max_frames)
     add("--scale", type=_positive, default=default.scale, help="resize the pictures by this")
@@ -77,18 +87,29 @@ def _assignment(text: str) -> str:
     name, separator, _ = text.partition("=")
     if not (name and separator):
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text}")
+    # The node takes a name that it does not know, and warns of it in its own log only.
+    if name not in _PARAMETERS and "." not in name:  # qos_overrides./TOPIC...
+        raise argparse.ArgumentTypeError(
+            f"expected a parameter of config/ddfd.yaml, got {name}; check the spelling"
+        )
     return text
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above zero, got {text}")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
     return value

@@ -258,7 +258,24 @@ def test_without_camera_info_nothing_pretends_to_be_calibrated(tmp_path, capsys)
     assert not any(one.k.any() for one in messages["/depth/camera_info"])
     assert {one.width for one in messages["/depth/camera_info"]} == {WIDTH}
     assert "/points" not in messages
-    assert "got none yet" in " ".join(capsys.readouterr().out.replace("│", "").split())
+    said = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "got none in the bag" in said
+    assert "remap" not in said
+
+
+def test_camera_info_on_another_topic_is_named_with_the_option_that_takes_it(recorded):
+    with BagSource(recorded) as source:
+        infos = source.camera_infos("")
+        assert infos.elsewhere == ("/cam/camera_info",)
+        backend = open_backend(resolve_model(ARGUMENTS[1], ".onnx"), "onnxruntime")
+        answers = FrameAnswers(
+            backend, NodeParameters(), (), True, "", infos, source.typestore, "/other/image_raw"
+        )
+        list(answers.answer(image(0)))
+    said = next(text for text in answers.problems if text.startswith("camera_info"))
+    assert "only on /cam/camera_info" in said
+    assert "--camera-info-topic" in said
+    assert "no cloud is made" in said
 
 
 def test_the_answers_in_a_recording_are_not_taken_for_its_camera(answered):
@@ -339,6 +356,7 @@ def test_what_a_model_without_the_head_cannot_make_is_noted():
         (["min_depth_m"], "key=value"),
         (["--model", "absent"], "shipped models"),
         (["--params", "PARAMS"], "expected one node"),
+        (["--params", "absent.yaml"], "got no file at absent.yaml"),
     ],
 )
 def test_what_cannot_be_done_is_said(recorded, tmp_path, capsys, arguments, words):
@@ -387,6 +405,21 @@ def test_the_nodes_own_parameter_file_serves(repository):
     assert read_parameters("", None, []).precision == "float32"
     with pytest.raises(DdfdError, match="threads"):
         read_parameters("", None, ["threads=many"])
+    # PyYAML takes this for text, ROS 2 for a number.
+    assert read_parameters("", None, ["max_sigma_m=5e-1"]).max_sigma_m == 0.5
+
+
+def test_what_is_not_there_and_impossible_part_sizes_are_said(tmp_path, capsys):
+    assert main([str(tmp_path / "absent"), str(tmp_path / "out"), *ARGUMENTS]) == 2
+    assert "got nothing there" in " ".join(capsys.readouterr().err.split())
+    for wrong in ("0", "many"):
+        with pytest.raises(SystemExit):
+            main(["ride", "out", "--part-frames", wrong])
+        assert "expected a whole number from 1" in capsys.readouterr().err
+    for wrong in ("bad name", "/a//b", "/1st"):
+        with pytest.raises(SystemExit):
+            main(["ride", "out", "--namespace", wrong])
+        assert "expected names of letters" in capsys.readouterr().err
 
 
 def test_a_misspelt_parameter_in_a_file_is_warned_of(repository, tmp_path):

@@ -15,7 +15,7 @@ from ddfd_demo import main as demo
 from ddfd_demo.chain import ChainRecord
 from ddfd_demo.commands import ChainOptions
 from ddfd_demo.errors import InputError
-from ddfd_demo.options import DemoOptions
+from ddfd_demo.options import DemoOptions, parse
 from ddfd_demo.sources.base import DemoFrame, Source, SourceInfo
 from ddfd_demo.spool import FOLDER, JsonLines, Spool
 
@@ -112,6 +112,35 @@ def test_options_of_another_kind_of_input_are_refused(tmp_path):
         for given in (str(picture), None):
             with pytest.raises(InputError, match=says):
                 demo._open(DemoOptions(input=given, **options))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--rate", "abc"], "expected a number above zero, got abc"),
+        (["--scale", "nan"], "expected a number above zero, got nan"),
+        (["--max-frames", "2.5"], "expected a whole number from 1, got 2.5"),
+        (["--param", "max_sigma=1"], "expected a parameter of config/ddfd.yaml, got max_sigma"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_in_words(arguments, says, capsys):
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert says in capsys.readouterr().err
+
+
+def test_parameters_of_the_node_and_its_topics_are_taken():
+    given = ("max_sigma_m=1", "qos_overrides./image_raw.subscription.reliability=reliable")
+    assert parse([word for one in given for word in ("--param", one)]).params == given
+
+
+def test_frames_that_wait_have_no_rate():
+    waiting, stream = SourceInfo("folder", "", "wait"), SourceInfo("video", "", "stream")
+    for info, pacing in ((waiting, "auto"), (stream, "wait")):
+        with pytest.raises(InputError, match="--rate: .* add --pacing stream"):
+            demo._refuse_rate(DemoOptions(rate_hz=5.0, pacing=pacing), info)
+    demo._refuse_rate(DemoOptions(rate_hz=5.0, pacing="stream"), waiting)
+    demo._refuse_rate(DemoOptions(rate_hz=5.0), stream)
 
 
 def test_the_rate_of_a_camera_is_that_of_its_stamps(tmp_path):
