@@ -54,10 +54,13 @@ demo: $(VENV)/.demo  ## run the node on an image stream: pictures in out/, a tab
 	$(PY) -m ddfd_demo $(if $(INPUT),--input "$(INPUT)") --out "$(OUT)"
 
 # Compiled first, for where Python may not keep what it compiles (PYTHONDONTWRITEBYTECODE): the tests start hundreds
-# of processes.
-test: lint  ## everything that decides whether a change is good: linters, types, tests
+# of processes. Types are checked beside the tests, since mypy takes one core; what it says is printed at the end.
+test: $(VENV)/.test  ## everything that decides whether a change is good: linters, types, tests
+	$(PY) -m ruff check .
 	@$(PY) -m compileall -q -j 0 ddfd_ros training trt demo benchmarks || true
-	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(PY) -m mypy >$(VENV)/types.txt 2>&1 & types=$$!; \
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS); tests=$$?; \
+	wait $$types; types=$$?; echo "mypy: $$(cat $(VENV)/types.txt)"; exit $$((tests ? tests : types))
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(PY) -m ruff check .
@@ -99,7 +102,8 @@ $(VENV)/ros-constraints.txt: $(VENV)/.created
 	grep -E '^(torch|lightning|torchmetrics|mypy|ruff)==' requirements/constraints.txt >> $@
 
 $(VENV)/.demo: $(VENV)/.created $(CONSTRAINTS) $(REQUIREMENTS) setup.py setup.cfg package.xml pyproject.toml
-	$(PIP_INSTALL) -r requirements/build.txt $(COMMON)
+	$(PIP_INSTALL) -r requirements/build.txt
+	$(PIP_INSTALL) $(COMMON)
 	$(SELF_INSTALL)
 	$(COMPILE)
 	touch $@

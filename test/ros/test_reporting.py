@@ -6,7 +6,7 @@ from __future__ import annotations
 def test_diagnostics_go_on_while_a_model_loads(stage, tools):
     # Computing the warm-up image takes seconds, all of them inside on_configure.
     path = tools.write_model(stage.folder / "slow.onnx", slow=True)
-    stage.start(model_path=path, warm_up_height=1216, warm_up_width=1600)
+    stage.start(model_path=path, warm_up_height=896, warm_up_width=1216)
     peer = stage.peer
     first = peer.report(state="configuring")
     assert "loading the model" in first["message"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -50,6 +53,28 @@ def batches_of(folder, graph, beside, count=3):
     return ImageBatches.from_folder(folder, count, size, folder / "cache", graph, beside)
 
 
+@pytest.fixture(scope="module")
+def calibrated(request, tmp_path_factory, two_headed):
+    """A graph, what it takes beside the image, its int8 form, and how many answers were held."""
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    shipped = {path.stem: path for path in MODELS}
+    graph, contract = load_onnx(shipped.get(request.param, two_headed))
+    lens = own_lens(contract)
+    beside = {} if lens is None else {LENS_NAME: lens}
+    held, collect = [], HistogramCollector.collect
+
+    def note(self, arrays):
+        held.append(max(len(values) for values in arrays.values()))
+        return collect(self, arrays)
+
+    batches = batches_of(tmp_path_factory.mktemp("pictures"), graph, beside)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.setattr(HistogramCollector, "collect", note)
+        text = quantised(graph, batches)
+    return SimpleNamespace(graph=graph, beside=beside, int8=text, held=held, said=said.getvalue())
+
+
 def run(graph, beside):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -85,11 +110,12 @@ def test_half_precision_computes_the_same(model):
     assert {types[name] for node in convolutions for name in node.input} == {HALF}
 
 
-@pytest.mark.parametrize("model", ["ddfd-lite-any", "2hded"], indirect=True)
-def test_int8_is_half_precision_elsewhere(model, tmp_path, capsys):
-    graph, beside = model
-    text = half_precision(quantised(graph, batches_of(tmp_path, graph, beside)))
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize("calibrated", ["ddfd-lite-any", "2hded"], indirect=True)
+def test_int8_is_half_precision_elsewhere(calibrated):
+    assert calibrated.said == ""
+    assert calibrated.held == [1, 1, 1]  # the answers of one picture at a time
+    graph, beside = calibrated.graph, calibrated.beside
+    text = half_precision(calibrated.int8)
     nodes, makers, types = nodes_and_types(text)
     for node in nodes:
         if node.op_type == "Conv":  # nothing stands between it and its ranges
@@ -104,26 +130,9 @@ def test_int8_is_half_precision_elsewhere(model, tmp_path, capsys):
     assert np.median(np.abs(got - expected)) < 0.5
 
 
-@pytest.mark.parametrize("model", NAMES[:1], indirect=True)
-def test_one_picture_at_a_time_is_held_while_calibrating(model, tmp_path, monkeypatch):
-    from onnxruntime.quantization.calibrate import HistogramCollector
-
-    graph, beside = model
-    held, collect = [], HistogramCollector.collect
-
-    def note(self, arrays):
-        held.append(max(len(values) for values in arrays.values()))
-        return collect(self, arrays)
-
-    monkeypatch.setattr(HistogramCollector, "collect", note)
-    quantised(graph, batches_of(tmp_path, graph, beside))
-    assert held == [1, 1, 1]
-
-
-@pytest.mark.parametrize("model", NAMES[:1], indirect=True)
-def test_no_scale_becomes_zero_in_half_precision(model, tmp_path):
-    graph, beside = model
-    single = onnx.load_model_from_string(quantised(graph, batches_of(tmp_path, graph, beside, 1)))
+@pytest.mark.parametrize("calibrated", ["ddfd-lite-any"], indirect=True)
+def test_no_scale_becomes_zero_in_half_precision(calibrated):
+    single = onnx.load_model_from_string(calibrated.int8)
     weights = next(n for n in single.graph.node if n.op_type == "DequantizeLinear"
                    and "weight" in n.input[0])  # fmt: skip
     scale = next(item for item in single.graph.initializer if item.name == weights.input[1])
