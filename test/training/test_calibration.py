@@ -344,6 +344,7 @@ def test_blur_of_a_circle_that_fills_a_large_picture_is_read():
         (["--focal", "3500"], "--focal: expected mm from 0 to 2000"),
         (["--pitch", "-1"], "--pitch: expected a number from 0"),
         (["--sharp-ratio", "1"], "--sharp-ratio: expected 0 to below 1"),
+        (["--step", "-1"], "--step: expected a number from 0"),
     ],
 )
 def test_impossible_numbers_are_refused_before_anything_is_read(option, words, tmp_path, capsys):
@@ -372,6 +373,37 @@ def test_the_companion_s_own_blur_is_added_to_what_lies_between(monkeypatch):
     assert result.k_a[0] == pytest.approx(3.0, rel=0.01)
     assert result.calibration.lens.px_per_dioptre == pytest.approx(12.0, rel=0.01)
     assert result.calibration.sigma_0_px == 0.0  # not measured: the companion has the same
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["PICTURES", "--topic", "/a", "--frames", "3"],
+            "expected no --topic, --frames with a fol",
+        ),
+        (["PICTURES", "--sharp-ratio", "0.2"], "--sharp-ratio: expected companions"),
+        (["a.mcap", "--sharp", "s"], "expected no --sharp with a bag"),
+        (["--print", "a.pdf", "--focal", "35", "--out", "x"], "got also --out, --focal"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words, message, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    assert main([str(tmp_path) if word == "PICTURES" else word for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_size_of_the_target_is_said_where_it_is_printed_and_where_it_is_measured(
+    tmp_path, capsys
+):
+    """A print on A3 that is measured as one on A4 gives another lens without a complaint."""
+    assert main(["--print", str(tmp_path / "t.pdf"), "--paper", "a3"]) == 0
+    assert "measure with the same --paper a3" in " ".join(capsys.readouterr().out.split())
+    assert main(["--print", str(tmp_path / "t.pdf")]) == 0
+    assert "measure with" not in capsys.readouterr().out
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    assert main([str(tmp_path)]) == 2
+    assert "3x9 circles, 62 mm apart" in capsys.readouterr().out
 
 
 def test_options_of_the_target_are_refused_with_an_rgbd_folder(tmp_path, capsys):

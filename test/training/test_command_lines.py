@@ -412,6 +412,7 @@ def test_evaluate_refuses_what_it_would_ignore_or_could_not_write(
     usual = ["--checkpoint", str(checkpoint), *text, "--cache", str(tmp_path)]
     (tmp_path / "file").touch()
     for more, message in (
+        (["--runs", "runs"], "--runs: expected --config beside it"),
         (["--lpips-weights", "x.pth"], "--lpips-weights: expected --lpips"),
         (["--deblur-depth", "data"], "--deblur-depth: expected --deblur"),
         (["--preset", "quick", "--kernel", "gaussian"], "--kernel: expected none beside"),

@@ -111,6 +111,20 @@ def test_a_recording_of_another_shape_is_refused():
         recipe(Job(natural="mine", pairs="mine"), MEASURED)
 
 
+def test_recordings_without_companions_are_not_blurred_a_second_time(tmp_path, monkeypatch):
+    """Elsewhere a folder without sharp/ counts as sharp; these are the camera's photographs."""
+    monkeypatch.setattr(onboard_cli, "_call", lambda command, *words: None)
+    monkeypatch.chdir(tmp_path)
+    for name in ("rgb", "depth"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        cv2.imwrite(f"mine/{name}/a.png", np.full((960, 1280), 2000, np.uint16))
+    (tmp_path / "lens.yaml").write_text(yaml.safe_dump(MEASURED.to_dict()))
+    assert main(["lens.yaml", "--natural", "mine", "--scenes", "10"]) == 2  # nothing was trained
+    data = yaml.safe_load((tmp_path / "onboard" / "mine.yaml").read_text())["data"]
+    assert data["sources"][-1]["options"]["rgb_is"] == "defocused"
+    assert data["held_out"] == 5  # of ten pictures the usual 16 would leave none to train on
+
+
 @pytest.mark.parametrize("option", ["--natural", "--pairs"])
 def test_a_prepared_folder_is_taken_as_the_part_that_it_is(tmp_path, monkeypatch, capsys, option):
     monkeypatch.setattr(onboard_cli, "_call", lambda command, *words: None)
@@ -149,7 +163,7 @@ def test_without_depth_a_gaussian_blurs_as_far_as_its_lens_says():
 def test_one_command_leads_to_a_running_model(tmp_path, capsys):
     file = tmp_path / "lens.yaml"
     file.write_text(yaml.safe_dump(MEASURED.to_dict()))
-    small = ["network.options.widths=[8, 8, 8, 8, 8]", "data.crop_px=64", "data.held_out=1"]
+    small = ["network.options.widths=[8, 8, 8, 8, 8]", "data.crop_px=64"]
     small += [f"data.cache={tmp_path / 'cache'}", "precision=32-true", "threads=1"]
     command = [
         str(file),
@@ -189,13 +203,14 @@ def test_one_command_leads_to_a_running_model(tmp_path, capsys):
         (["--data", "nyuv2", "--root", "nowhere"], "nowhere"),
         (["--data", "folder", "--root", "mine"], "expected all, or a list of frames test.txt"),
         (["--pairs", "nowhere"], "nowhere"),
+        (["--pairs", "mine"], "--pairs: expected rgb/ and sharp/ in mine, got no sharp/"),
         (["--natural", "nowhere"], "nowhere"),
         (["--init", "no-such-model"], "--init: expected a model file or one of the shipped"),
         (["--pairs", "mine", "--scenes", "5"], "--scenes: expected none with --pairs"),
         (["--data", "nyuv2", "--scenes", "5"], "--scenes: expected none with --data nyuv2"),
         (["--root", "mine"], "--root: expected none with rendered rooms"),
         (["--steps", "0"], "--steps: expected 1 or more, got 0"),
-        (["--scenes", "-1"], "--scenes: expected 1 or more, got -1"),
+        (["--scenes", "3"], "--scenes: expected 4 or more, got 3"),
         (["--width", "-640"], "--width: expected 0 or more"),
         (["--range", "5", "1"], "--range: expected metres"),
         (["--set", "stepz=3"], "unknown setting stepz"),

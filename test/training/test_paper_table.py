@@ -174,7 +174,10 @@ def test_table_puts_ours_below_the_papers(tmp_path: Path, width: int, there: boo
 
 
 def test_command_line_prints_the_shipped_models(capsys, repository: Path) -> None:
-    assert evaluate_cli.main(["--table", str(repository / "models")]) == 0
+    folder = str(repository / "models")
+    assert evaluate_cli.main(["--table", folder, "--data", "nyuv2", "--json", "a.json"]) == 2
+    assert "expected no other option, got also --data, --json" in capsys.readouterr().err
+    assert evaluate_cli.main(["--table", folder]) == 0
     out = capsys.readouterr().out
     assert "Carvalho 2018" in out
     assert "0.324" in out

@@ -168,9 +168,13 @@ def test_what_data_would_ignore_is_refused_before_the_weights_are_read(
 
 def test_a_network_without_dropout_is_one_line_and_code_2(recording, tmp_path, capsys) -> None:
     weights = save(tmp_path / "plain.pt")
-    code = uncertainty_cli.main(arguments(recording, tmp_path, "--checkpoint", str(weights)))
-    assert code == 2
+    words = ["--checkpoint", str(weights)]
+    out = tmp_path / "out"
+    assert uncertainty_cli.main(arguments(recording, out, *words)) == 2
     assert "expected a network with dropout" in capsys.readouterr().err
+    assert uncertainty_cli.main(arguments(recording, out, *words, "--samples", "1")) == 2
+    assert "--samples" in capsys.readouterr().err
+    assert not out.exists()  # said before anything is rendered
 
 
 def test_a_device_that_is_not_there_is_one_line(recording, tmp_path, capsys) -> None:

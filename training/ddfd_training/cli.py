@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--devices", default="auto", help="Lightning's: auto, a number, a list")
     parser.add_argument("--strategy", default="auto", help="Lightning's: auto, ddp, fsdp, ...")
     parser.add_argument("--num-nodes", type=int, default=1, help="machines")
-    parser.add_argument("--steps-now", type=int, default=0, help="stop early after this many")
+    parser.add_argument(
+        "--steps-now", type=int, default=0, help="stop at this step; default: train to the end"
+    )
     parser.add_argument("overrides", nargs="*", help="settings as key.sub=value")
     return parser
 

@@ -29,6 +29,7 @@ _OF_THE_RECIPE = ("data", "split", "lens", "kernel", "preset", "size", "input", 
 """What the recipe of ``--config`` decides."""
 _WITH_DEFAULT = ("split", "kernel", "preset", "aperture", "exposure", "rgb_is")
 """Fields of :class:`DataOptions` that stay as they are there where no argument is given."""
+RUNS = "runs"
 RESULTS = "benchmarks/results/tables"
 """Where the reports of recipes go, and where the table looks for them."""
 
@@ -58,7 +59,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         help="our rows beside the papers', from result files: "
         f"{', '.join(DEFAULT_FOLDERS)} unless other folders are given",
     )
-    parser.add_argument("--runs", default="runs", help="--config: folder of runs")
+    parser.add_argument("--runs", help=f"--config: folder of runs; default: {RUNS}")
     parser.add_argument(
         "--runtime", default="auto", help="auto, onnxruntime, openvino, torch, ..."
     )
@@ -281,11 +282,12 @@ def fill_from_recipe(arguments: argparse.Namespace) -> TrainConfig:
             f"{arguments.config}: expected a part evaluate with data, got none; name the test "
             "there, or use --checkpoint and --data"
         )
-    weights = Path(arguments.runs) / config.name / f"{config.name}.pt"
+    runs = arguments.runs or RUNS
+    weights = Path(runs) / config.name / f"{config.name}.pt"
     if not weights.is_file():
         raise DdfdError(
             f"expected the weights {weights}, got none; train them first: "
-            f"ddfd-train --config {arguments.config} --out {arguments.runs}"
+            f"ddfd-train --config {arguments.config} --out {runs}"
         )
     arguments.checkpoint = str(weights)
     arguments.data, arguments.split = wanted.data, wanted.split

@@ -171,6 +171,11 @@ def _check(arguments: argparse.Namespace) -> None:
         DdfdError: It names the argument.
         OSError: A folder to write to cannot be made.
     """
+    if arguments.runs and not arguments.config:
+        raise DdfdError(
+            f"--runs: expected --config beside it, whose weights it names, got {arguments.runs} "
+            "without; leave it out"
+        )
     if arguments.lpips_weights and not arguments.lpips:
         raise DdfdError("--lpips-weights: expected --lpips beside it, got none; give both")
     if arguments.deblur_depth != "model" and not arguments.deblur:
@@ -286,9 +291,21 @@ def _print_table(folders: Sequence[str], console: Console) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = build_parser(__doc__).parse_args(argv)
+    parser = build_parser(__doc__)
+    arguments = parser.parse_args(argv)
     console = Console()
     if arguments.table is not None:
+        given = [
+            n for n, v in vars(arguments).items() if n != "table" and v != parser.get_default(n)
+        ]
+        if given:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            print(
+                f"ddfd-evaluate: --table: expected no other option, got also {named}; it prints "
+                "reports that are there, and measures nothing: leave either out",
+                file=sys.stderr,
+            )
+            return 2
         return _print_table(arguments.table or DEFAULT_FOLDERS, console)
     try:
         report = run(arguments, console)

@@ -37,6 +37,9 @@ from ddfd_training.lens_plan import (
 from ddfd_training.lens_report import describe, distance_table, focus_table, suggestion_table
 
 _OF_A_LENS = ("focal", "f_number", "sensor", "pitch")
+_OF_ONE_LENS = ("lens", "focal", "f_number", "focus", "pitch", "rows")
+"""What --suggest, which goes through common lenses, would leave without effect."""
+_ROWS = 12
 
 
 class LensQuestionError(DdfdError):
@@ -79,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     task.add_argument("--blur-error", type=float, default=BLUR_ERROR_PX, metavar="PX")
     task.add_argument("--dead-zone", type=float, default=DEAD_ZONE_PX, metavar="PX")
     task.add_argument("--largest-blur", type=float, default=LARGEST_BLUR_PX, metavar="PX")
-    parser.add_argument("--rows", type=int, default=12, help="lines of the table")
+    parser.add_argument("--rows", type=int, help=f"lines of the table; default: {_ROWS}")
     parser.add_argument("--out", type=Path, help="folder for lens.json and lens.png")
     return parser
 
@@ -87,14 +90,21 @@ def _parser() -> argparse.ArgumentParser:
 def _pitch_m(arguments: argparse.Namespace) -> float:
     """Pixel pitch of the processed image in metres."""
     if (arguments.pitch is None) == (arguments.sensor is None):
+        got = "neither" if arguments.pitch is None else "both"
         raise LensQuestionError(
-            "expected the pixels' size: either --pitch UM, or --sensor with --width PX"
+            f"expected the pixels' size: either --pitch UM, or --sensor with --width PX; got {got}"
         )
     if arguments.pitch is not None:
+        if arguments.width is not None:
+            raise LensQuestionError(
+                "--width: expected none with --pitch, which must be that of the image as "
+                f"processed, got {arguments.width}; leave it out"
+            )
         return arguments.pitch * 1e-6
     if not arguments.width or arguments.width < 1:
         raise LensQuestionError(
-            f"--sensor: expected also --width, the image's width in pixels, got {arguments.width}"
+            f"--sensor: expected also --width, the image's width in pixels, got "
+            f"{'none' if arguments.width is None else arguments.width}"
         )
     return sensor_size_mm(arguments.sensor)[0] / 1000 / arguments.width
 
@@ -111,6 +121,12 @@ def _given_lens(arguments: argparse.Namespace) -> LensConfig | None:
             "either out"
         )
     if not isinstance(lens, LensCalibration):
+        if arguments.width is not None:
+            raise LensQuestionError(
+                "--width: expected none with a preset or numbers as --lens, whose pitch is that "
+                f"of the image as processed, got {arguments.width}; leave it out, or change the "
+                "pitch"
+            )
         return lens
     width = lens.width if arguments.width is None else arguments.width
     if width < 1:
@@ -145,7 +161,10 @@ def _show_plan(arguments: argparse.Namespace, console: Console) -> dict[str, Any
     found = choices(plan, name)
     sentences = advice(plan, arguments.largest_blur)
     console.print(describe(plan), style="bold", highlight=False, soft_wrap=True)
-    console.print(distance_table(plan, arguments.rows))
+    rows = _ROWS if arguments.rows is None else arguments.rows
+    if rows < 1:
+        raise LensQuestionError(f"--rows: expected 1 or more, got {rows}")
+    console.print(distance_table(plan, rows))
     console.print(focus_table(found))
     for sentence in sentences:
         console.print(f"- {sentence}", highlight=False)
@@ -163,7 +182,7 @@ def _show_plan(arguments: argparse.Namespace, console: Console) -> dict[str, Any
         "blur_error_px": plan.blur_error_px,
         "dead_zone_px": plan.dead_zone_px,
         "plan": plan.summary(),
-        "rows": plan.rows(arguments.rows),
+        "rows": plan.rows(rows),
         "choices": {choice.name: choice.plan.summary() for choice in found},
         "advice": sentences,
     }
@@ -177,6 +196,13 @@ def _show_suggestions(arguments: argparse.Namespace, console: Console) -> dict[s
     """Common lenses for a sensor."""
     if arguments.sensor is None or not arguments.width:
         raise LensQuestionError("--suggest: expected --sensor and --width, got not both")
+    given = [n for n in _OF_ONE_LENS if getattr(arguments, n) is not None]
+    if given:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise LensQuestionError(
+            f"--suggest: expected no {named} beside it, since it goes through common lenses, each "
+            "at its advised focus; leave either out"
+        )
     found = suggest(
         sensor_size_mm(arguments.sensor),
         arguments.width,

@@ -30,7 +30,7 @@ from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER
 from ddfd_ros.model.checkpoint import load_checkpoint
 from ddfd_training.calibration.files import read_calibration
-from ddfd_training.config import SourceConfig, stages_of
+from ddfd_training.config import DataConfig, SourceConfig, stages_of
 from ddfd_training.datasets.registry import open_dataset
 from ddfd_training.lens_argument import parse_count
 from ddfd_training.lens_scores.shots import OPTIONS
@@ -45,6 +45,8 @@ from ddfd_training.onboard_recipe import (
 from ddfd_training.records import check_range
 from ddfd_training.sources import split_of
 
+_FEWEST_SCENES = 4
+"""Pictures of rendered rooms, two of each: one room to train on, one to validate on."""
 _RUN = "import sys; from importlib import import_module as i; sys.exit(i(sys.argv.pop(1)).{}())"
 _TRAIN = ("ddfd_training.cli", "main")
 _EXPORT = ("ddfd_trt.cli", "export_main")
@@ -60,13 +62,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     usual = Job()
     parser.add_argument("calibration", type=Path, help="lens.yaml of ddfd-calibrate")
-    parser.add_argument("--name", default=usual.name, help="of the model")
-    parser.add_argument("--out", type=Path, default=Path("onboard"))
-    parser.add_argument("--data", default=usual.data, help="sharp images with depth to render")
+    parser.add_argument("--name", default=usual.name, help="of the model; default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("onboard"), help="folder; default: %(default)s"
+    )
+    parser.add_argument(
+        "--data",
+        default=usual.data,
+        help="set of sharp images with depth to render (docs/datasets.md); default: %(default)s, "
+        "rooms made here",
+    )
     parser.add_argument("--root", default="", help="the data's folder")
-    parser.add_argument("--split", default=usual.split)
-    parser.add_argument("--scenes", type=int, default=usual.scenes, help="of synthetic")
-    parser.add_argument("--natural", default="", help="folder with rgb/, sharp/, depth/ of yours")
+    parser.add_argument(
+        "--split", default=usual.split, help="of the data, for training; default: %(default)s"
+    )
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        default=usual.scenes,
+        help="pictures of synthetic rooms, two of each; default: %(default)s",
+    )
+    parser.add_argument(
+        "--natural", default="", help="folder with rgb/, sharp/, depth/ of yours, trained on, too"
+    )
     parser.add_argument(
         "--pairs", default="", help="folder with rgb/ and sharp/: learn without depth"
     )
@@ -80,15 +98,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init", default="", help="weights to start from (.pt), or name of a shipped model"
     )
-    parser.add_argument("--steps", type=int, default=usual.steps)
-    parser.add_argument("--width", type=int, default=0, help="of the images the robot will use")
     parser.add_argument(
-        "--range", type=float, nargs=2, default=list(usual.depth_range_m), metavar=("NEAR", "FAR")
+        "--steps", type=int, default=usual.steps, help="of training; default: %(default)s"
     )
-    parser.add_argument("--test-split", default="test", help="of the data, for the report")
-    parser.add_argument("--test-scenes", type=parse_count, default=20)
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe"
+        "--width",
+        type=int,
+        default=0,
+        help="in pixels of the images the robot will use; default: as calibrated",
+    )
+    parser.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        default=list(usual.depth_range_m),
+        metavar=("NEAR", "FAR"),
+        help="of depth, in metres; default: 0.5 10",
+    )
+    parser.add_argument(
+        "--test-split", default="test", help="of the data, for the report; default: %(default)s"
+    )
+    parser.add_argument(
+        "--test-scenes",
+        type=parse_count,
+        default=20,
+        help="so many pictures for the report; default: %(default)s",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the recipe, such as data.batch_size=4 (docs/training.md); repeatable",
     )
     return parser
 
@@ -138,7 +179,7 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         OnboardError: It would be ignored, or is no range; the message names the argument.
         ValueError: A number is too small; likewise.
     """
-    for name, least in (("steps", 1), ("scenes", 1), ("width", 0)):
+    for name, least in (("steps", 1), ("scenes", _FEWEST_SCENES), ("width", 0)):
         check_range(f"--{name}", getattr(arguments, name), least)
     unused: tuple[str, ...] = ("scenes",)
     beside = f"--data {arguments.data}"
@@ -162,8 +203,11 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         )
 
 
-def _check_data(arguments: argparse.Namespace) -> None:
+def _check_data(arguments: argparse.Namespace) -> int:
     """Open what is needed first and last, so that a wrong folder is not found after training.
+
+    Returns:
+        Number of pictures of what is trained on, without those of ``--natural``.
 
     Raises:
         DatasetError: A data set cannot be read.
@@ -171,11 +215,20 @@ def _check_data(arguments: argparse.Namespace) -> None:
     if arguments.natural:
         open_dataset("folder", arguments.natural, "all")
     if arguments.pairs:
-        open_dataset("folder", arguments.pairs, "all")
-    elif arguments.data != "synthetic":
-        source = SourceConfig(arguments.data, arguments.root, arguments.split)
-        for split in (split_of(source), arguments.test_split):
-            open_dataset(arguments.data, arguments.root, split)
+        pairs = open_dataset("folder", arguments.pairs, "all")
+        if pairs.blur == "rendered":
+            raise OnboardError(
+                f"--pairs: expected rgb/ and sharp/ in {arguments.pairs}, got no sharp/; put the "
+                "photographs of the small aperture there, under the names of those in rgb/"
+            )
+        return len(pairs)
+    if arguments.data == "synthetic":
+        scenes: int = arguments.scenes
+        return scenes
+    source = SourceConfig(arguments.data, arguments.root, arguments.split)
+    trained = open_dataset(arguments.data, arguments.root, split_of(source))
+    open_dataset(arguments.data, arguments.root, arguments.test_split)
+    return len(trained)
 
 
 def _call(command: tuple[str, str], *words: str) -> None:
@@ -206,10 +259,16 @@ def onboard(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     calibration = read_calibration(arguments.calibration)
     job, out = _job(arguments), arguments.out
     lens = working_lens(calibration, job.width)
-    _check_data(arguments)
+    pictures = _check_data(arguments)
     if recorded := job.pairs or job.natural:
         job = replace(job, recording=_recording(recorded))
     values = recipe(job, calibration)
+    usual = DataConfig.held_out
+    if pictures < 2 * usual:  # something has to be left to train on
+        values["data"]["held_out"] = max(1, pictures // 2)
+    if job.natural and open_dataset("folder", job.natural, "all").blur == "rendered":
+        # Without sharp/ a folder counts as sharp; photographs would be blurred a second time.
+        values["data"]["sources"][-1]["options"]["rgb_is"] = "defocused"
     trained = stages_of(values, arguments.set)[-1]  # refuses what the training would
     if job.pairs and trained.network.options.get("side") == "unknown":
         near_m, far_m = job.depth_range_m

@@ -64,6 +64,21 @@ def dropout_layers(network: nn.Module) -> list[nn.Module]:
     return [item for item in network.modules() if isinstance(item, kinds) and item.p > 0]
 
 
+def check_dropout(network: nn.Module) -> list[nn.Module]:
+    """The layers to leave on.
+
+    Raises:
+        NoDropoutError: There are none, so every sample would be the same.
+    """
+    layers = dropout_layers(network)
+    if not layers:
+        raise NoDropoutError(
+            f"Monte-Carlo dropout: expected a network with dropout, got {type(network).__name__} "
+            "without; train d3net, or ddfd-lite with the option dropout"
+        )
+    return layers
+
+
 def monte_carlo(
     network: nn.Module,
     image: torch.Tensor,
@@ -87,12 +102,7 @@ def monte_carlo(
         NoDropoutError: The network has no dropout, so every sample would be the same.
         ValueError: Less than two samples, or not one image.
     """
-    layers = dropout_layers(network)
-    if not layers:
-        raise NoDropoutError(
-            f"Monte-Carlo dropout: expected a network with dropout, got {type(network).__name__} "
-            "without; train d3net, or ddfd-lite with the option dropout"
-        )
+    layers = check_dropout(network)
     if samples < 2 or image.shape[0] != 1:
         raise ValueError(
             f"expected at least 2 samples of one image, got {samples} of {image.shape[0]}"

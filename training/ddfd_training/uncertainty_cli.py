@@ -39,10 +39,12 @@ from ddfd_training.evaluate_arguments import (
 from ddfd_training.evaluate_data import open_evaluation_set, refuse_unused_lens, told_lens
 from ddfd_training.evaluate_items import Item
 from ddfd_training.network_model import to_batch
+from ddfd_training.records import check_range
 from ddfd_training.uncertainty import (
     SAMPLES,
     Calibration,
     Sampled,
+    check_dropout,
     dropout_layers,
     monte_carlo,
 )
@@ -114,6 +116,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         DdfdError: A model or the data cannot be used.
     """
     check_data_arguments(arguments)
+    check_range("--samples", arguments.samples, 2)
     path = resolve_model(arguments.checkpoint, ".pt", parameter="--checkpoint")
     network, contract = load_checkpoint(path)
     _check_device(arguments.device)
@@ -122,6 +125,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     if arguments.beside:
         other = resolve_model(arguments.beside, ".pt", parameter="--beside")
         beside = load_checkpoint(other)[0].to(arguments.device)
+    else:
+        check_dropout(network)  # before anything is rendered
     dataset = open_data(arguments)
     options = data_options(arguments, contract.lens)
     items = open_evaluation_set(replace(options, limit=options.limit or 50), dataset)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -46,8 +46,10 @@ from ddfd_training.datasets.rgbd_folder import RgbdFolder
 
 _LONGEST_MM = 2000.0
 _OF_THE_TARGET = (
-    "circles", "step", "diameter", "scale_error", "camera", "topic", "sharp", "shape",
+    "circles", "paper", "step", "diameter", "scale_error", "camera", "topic", "sharp", "shape",
 )  # fmt: skip
+_OF_THE_PRINT = ("input", "print", "paper", "circles", "step", "diameter")
+"""What says something where a target is printed and nothing measured."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("lens"), help="folder of the results")
     sheet = parser.add_argument_group("the target")
     sheet.add_argument("--print", type=Path, metavar="FILE", help="write the target: .pdf or .png")
-    sheet.add_argument("--paper", choices=tuple(PAPERS_MM), default="a4")
+    sheet.add_argument(
+        "--paper",
+        choices=tuple(PAPERS_MM),
+        default="a4",
+        help="size of the sheet, the same when printing and measuring; default: a4",
+    )
     sheet.add_argument(
         "--circles", default="3x9", metavar="NxROWS", help="circles in a row x rows; odd rows"
     )
@@ -98,7 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     camera.add_argument("--sharp", type=Path, help="companions at a small aperture, same names")
     camera.add_argument(
-        "--sharp-ratio", type=float, default=0.0, metavar="R", help="their blur over the others'"
+        "--sharp-ratio",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="f-number of the pictures over that of the companions",
     )
     camera.add_argument(
         "--response",
@@ -143,7 +154,9 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.frames < 1:
         raise CalibrationError(f"--frames: expected at least 1, got {arguments.frames}")
-    for name in ("focal", "f_number", "pitch", "sigma_ratio", "scale_error"):
+    for name in (
+        "focal", "f_number", "pitch", "sigma_ratio", "scale_error", "step", "diameter",
+    ):  # fmt: skip
         value = getattr(arguments, name)
         most = _LONGEST_MM if name == "focal" else math.inf
         if not 0 <= value <= most or math.isinf(value):
@@ -153,18 +166,61 @@ def _check(arguments: argparse.Namespace) -> None:
             )
 
 
-def _check_rgbd(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Refuse options that an RGB-D folder would leave without effect."""
-    given = [
+def _given(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, names: Iterable[str]
+) -> list[str]:
+    """Which of these options the command line has, as they are written there."""
+    return [
         f"--{name.replace('_', '-')}"
-        for name in _OF_THE_TARGET
+        for name in names
         if getattr(arguments, name) != parser.get_default(name)
     ]
-    if given:
+
+
+def _check_print(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse options that a printed target would leave without effect."""
+    others = [name for name in vars(arguments) if name not in _OF_THE_PRINT]
+    if given := _given(parser, arguments, others):
+        raise CalibrationError(
+            f"--print: expected options of the target alone, got also {', '.join(given)}; give "
+            "those with the pictures"
+        )
+
+
+def _check_pictures(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse options that these pictures of the target would leave without effect."""
+    path: Path = arguments.input
+    bag = is_bag(path)
+    if given := _given(
+        parser, arguments, ("sharp", "sharp_ratio") if bag else ("topic", "frames")
+    ):
+        kind = "bag, which has no companions" if bag else "folder of pictures, all of which count"
+        raise CalibrationError(
+            f"{path}: expected no {', '.join(given)} with a {kind}; leave that out"
+        )
+    companions = arguments.sharp or path / "sharp"
+    if arguments.sharp_ratio and path.is_dir() and not companions.is_dir():
+        raise CalibrationError(
+            f"--sharp-ratio: expected companions at a small aperture, got no folder {companions}; "
+            "put them there, name it with --sharp, or leave the ratio out"
+        )
+
+
+def _check_rgbd(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse options that an RGB-D folder would leave without effect."""
+    if given := _given(parser, arguments, _OF_THE_TARGET):
         raise CalibrationError(
             f"{arguments.input}: expected no {', '.join(given)} with an RGB-D folder, which has "
             "depth and companions instead of a target, and tells the shape itself; leave them out"
         )
+
+
+def _the_same_again(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    """What the measurement must be told of the sheet, in words; empty: nothing."""
+    names = ("paper", "circles", "step", "diameter")
+    given = _given(parser, arguments, names)
+    again = " ".join(f"{name} {getattr(arguments, name[2:])}" for name in given)
+    return f", and measure with the same {again}" if again else ""
 
 
 def _measure(arguments: argparse.Namespace, target: Target, console: Console) -> Measurement:
@@ -189,6 +245,11 @@ def _measure(arguments: argparse.Namespace, target: Target, console: Console) ->
 
 
 def _calibrate(arguments: argparse.Namespace, target: Target, console: Console) -> Result:
+    console.print(
+        f"target: {target.per_row}x{target.rows} circles, {2 * target.step_mm:g} mm apart in a "
+        "row; if the print differs, A and the focus are as wrong as it is: give --paper or --step",
+        highlight=False,
+    )
     measurement = _measure(arguments, target, console)
     with console.status("fitting the lens"):
         return solve(
@@ -245,6 +306,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         _check(arguments)
+        if arguments.input is None:
+            _check_print(parser, arguments)
         target = _target(arguments)
         if arguments.print is not None:
             print_target(target, arguments.print)
@@ -252,13 +315,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(
                 f"{arguments.print}: {target.per_row}x{target.rows} circles of "
                 f"{target.diameter_mm:g} mm, {2 * target.step_mm:g} mm apart in a row (step "
-                f"{target.step_mm:g} mm), sheet {width:g} x {height:g} mm; print at 100 %",
+                f"{target.step_mm:g} mm), sheet {width:g} x {height:g} mm; print at 100 %"
+                f"{_the_same_again(parser, arguments)}",
                 highlight=False,
             )
         if arguments.input is not None and is_rgbd(arguments.input):
             _check_rgbd(parser, arguments)
             _from_rgbd(arguments, console)
         elif arguments.input is not None:
+            _check_pictures(parser, arguments)
             result = _calibrate(arguments, target, console)
             show(result, console)
             write_yaml(result, arguments.out / "lens.yaml")

@@ -90,6 +90,8 @@ def find_circles(image: np.ndarray, target: Target) -> np.ndarray | None:
         small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     settings = cv2.SimpleBlobDetector.Params()
     settings.minArea, settings.maxArea = 30, small.size / 9
+    if settings.maxArea < settings.minArea:  # OpenCV refuses to look; no target fits in there
+        return None
     settings.minDistBetweenBlobs = 4
     settings.minThreshold, settings.maxThreshold, settings.thresholdStep = 10, 245, 10
     settings.minConvexity, settings.minInertiaRatio, settings.minCircularity = 0.85, 0.2, 0.6

@@ -117,7 +117,9 @@ def show(result: Result, console: Console) -> None:
         highlight=False,
     )
     if skipped := result.measurement.skipped:
-        console.print(f"{len(skipped)} pictures left out:", highlight=False)
+        console.print(
+            f"left out of {len(result.fit.pictures) + len(skipped)} pictures:", highlight=False
+        )
         for name, why in list(skipped.items())[:8]:
             console.print(f"  {name}: {why}", highlight=False)
 
