@@ -12,7 +12,7 @@ from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
 import launch
-from ddfd_ros.ros.environment import launch_environment
+from ddfd_ros.ros.environment import existing_file, launch_environment
 
 OUTPUT_TOPICS = (
     "depth/image_rect",
@@ -157,7 +157,7 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
             executable="ddfd_node",
             name=value("name"),
             namespace=namespace,
-            parameters=[value("params_file"), overrides],
+            parameters=[existing_file(value("params_file"), "params_file"), overrides],
             remappings=[
                 ("image_raw", value("image_topic")),
                 ("camera_info", value("camera_info_topic")),
@@ -188,12 +188,13 @@ def _driver(camera: str, params_file: str, namespace: str, environment: dict[str
         raise ValueError(
             f"camera: expected none, {', '.join(DRIVERS)} or PACKAGE/EXECUTABLE, got {camera!r}"
         )
+    parameters = [existing_file(params_file, "camera_params_file")] if params_file else []
     return Node(
         package=package,
         executable=executable,
         name="camera",
         namespace=namespace,
-        parameters=[params_file] if params_file else [],
+        parameters=parameters,
         additional_env=environment,
         output="screen",
     )

@@ -20,7 +20,7 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 import launch
-from ddfd_ros.ros.environment import launch_environment
+from ddfd_ros.ros.environment import existing_file, launch_environment
 
 OUTPUTS = {
     "depth": ("depth/image_rect", "depth/camera_info"),
@@ -171,7 +171,7 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
         topics = _recorded(
             value("namespace"),
             [
-                *_image_topics(value("image_topic"), Path(value("params_file"))),
+                *_image_topics(value("image_topic"), value("params_file")),
                 value("camera_info_topic"),
             ],
             value("outputs"),
@@ -193,12 +193,13 @@ def _actions(context: launch.LaunchContext) -> list[launch.Action]:
     return actions
 
 
-def _image_topics(image_topic: str, params_file: Path) -> list[str]:
+def _image_topics(image_topic: str, params_file: str) -> list[str]:
     """The topics that the images come on, by the transport that the node's parameters name.
 
     Where the file names both, for two nodes, both are recorded: rather too much than no input.
     """
-    said = _said(yaml.safe_load(params_file.read_text(encoding="utf-8")), "image_transport")
+    text = Path(existing_file(params_file, "params_file")).read_text(encoding="utf-8")
+    said = _said(yaml.safe_load(text), "image_transport")
     suffix = {"raw": "", "compressed": "/compressed"}
     return [image_topic + suffix.get(transport, "") for transport in sorted(said or {"raw"})]
 

@@ -49,11 +49,17 @@ class CameraLens:
     def with_camera(self, focal_length_px: float, image_pitch_m: float) -> CameraLens:
         """This lens with the focal length that a calibration implies, where it is not given.
 
+        What a calibration calls focal length is the distance s from lens to sensor, at which
+        1/f = 1/s + 1/d_f; of a lens whose focus is not known, f is taken to be s.
+
         Args:
             focal_length_px: K[0] of the camera's image in pixels; 0: not calibrated.
             image_pitch_m: Distance of that image's pixels in metres; 0: not known.
         """
-        focal_m = self.focal_length_m or focal_length_px * image_pitch_m
+        focal_m, image_m = self.focal_length_m, focal_length_px * image_pitch_m
+        if not focal_m and image_m > 0:
+            near = 0 < self.focus_distance_m < INFINITY_M
+            focal_m = 1 / (1 / image_m + (1 / self.focus_distance_m if near else 0.0))
         return CameraLens(focal_m, self.f_number, self.focus_distance_m, self.pixel_pitch_m)
 
 

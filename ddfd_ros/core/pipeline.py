@@ -141,7 +141,8 @@ class Pipeline:
                 outputs["zones"] = zones(depth_m, lens, zones_below_px, span_m)
                 wanted.add("zones")
             if lens is not None and thresholds.dead_zone_px > 0:
-                dead = in_dead_zone(depth_m, lens, thresholds.dead_zone_px)
+                # By the depth itself: of what is out of range only the side is left (REP 117).
+                dead = in_dead_zone(outputs["depth_m"], lens, thresholds.dead_zone_px)
                 depth_m = np.where(dead, np.float32(np.nan), depth_m)
             outputs["depth_m"] = depth_m
         estimate = Estimate(**{name: value for name, value in outputs.items() if name in wanted})

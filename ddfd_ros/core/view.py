@@ -27,9 +27,6 @@ SAME_SCALE = 0.02
 MIN_SCALE, MAX_SCALE = 1 / 16, 8.0
 """Scales beyond these are a mistake in the pixel pitch rather than a camera."""
 
-OVERSIZE = ("crop", "letterbox")
-"""What can be done with an image larger than the network's size."""
-
 
 @dataclass(frozen=True)
 class ViewOptions:

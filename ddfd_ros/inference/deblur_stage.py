@@ -143,9 +143,9 @@ class TwoStageBackend(Backend):
                 f"deblurring stage: expected a first model with depth_m, got one with "
                 f"{list(first.contract.outputs)}; choose another model"
             )
-        super().__init__(_joined(first.contract), f"{first.device}; deblurring {stage.runtime}")
-        self.runtime = first.runtime
+        super().__init__(_joined(first.contract), "")
         self._first, self._stage = first, stage
+        self._describe()
 
     @classmethod
     def from_file(cls, path: Path, options: BackendOptions) -> Backend:
@@ -164,10 +164,9 @@ class TwoStageBackend(Backend):
     ) -> dict[str, np.ndarray]:
         """As of any backend; ``timings_ms`` also receives ``deblur``."""
         wanted = self._check_heads(heads)
-        needed = set(wanted) - {"sharp_rgb"}
-        sharp = "sharp_rgb" in wanted
-        outputs = self._first.infer(image, needed | ({"depth_m"} if sharp else set()), timings_ms)
-        if sharp:
+        outputs = self._first.infer(image, self._of_first(wanted), timings_ms)
+        self._describe()
+        if "sharp_rgb" in wanted:
             start = time.perf_counter()
             outputs["sharp_rgb"] = self._stage.sharpen(image, outputs["depth_m"])
             if timings_ms is not None:
@@ -176,6 +175,11 @@ class TwoStageBackend(Backend):
 
     def _infer(self, image: np.ndarray, heads: tuple[str, ...]) -> dict[str, np.ndarray]:
         return self.infer(image, heads)
+
+    def warm_up(self, height: int, width: int, heads: Collection[str] | None = None) -> float:
+        """Warm up both models, and all that may run the first one; see ``Backend.warm_up``."""
+        self._first.warm_up(height, width, self._of_first(self._check_heads(heads)))
+        return super().warm_up(height, width, heads)
 
     def self_test(self) -> dict[str, Any]:
         """Both models' golden samples."""
@@ -194,6 +198,15 @@ class TwoStageBackend(Backend):
 
     def _close(self) -> None:
         self._first.close()
+
+    def _of_first(self, wanted: tuple[str, ...]) -> set[str]:
+        """The heads that the first model has to compute for these."""
+        return {"depth_m" if head == "sharp_rgb" else head for head in wanted}
+
+    def _describe(self) -> None:
+        """As the first model, which may change what runs it (``switching``)."""
+        self.runtime = self._first.runtime
+        self.device = f"{self._first.device}; deblurring {self._stage.runtime}"
 
 
 def _joined(contract: ModelContract) -> ModelContract:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def _candidates(onnx_path: Path, folders: Iterable[Path]) -> Iterable[Path]:
         if not folder.is_dir() or folder.resolve() in seen:
             continue
         seen.add(folder.resolve())
-        yield from sorted(folder.glob(f"{onnx_path.stem}-*.engine"))
+        yield from sorted(folder.glob(f"{glob.escape(onnx_path.stem)}-*.engine"))
 
 
 def _serves(manifest: EngineManifest, wish: EngineWish) -> bool:

@@ -24,8 +24,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ddfd_ros.core.errors import DdfdError, ModelLoadError
 from ddfd_ros.inference.base import DeviceError
 
@@ -261,8 +259,3 @@ def version_key(version: str) -> tuple[int, ...]:
 def shape_of(dims: Any) -> tuple[int, ...]:
     """TensorRT's ``Dims`` as integers; -1 where dynamic."""
     return tuple(int(side) for side in dims)
-
-
-def element_bytes(dtype_name: str) -> int:
-    """Size of one element of a NumPy type."""
-    return int(np.dtype(dtype_name).itemsize)

@@ -72,9 +72,9 @@ class Answers:
 
     Attributes:
         camera_infos: What the camera says about itself; filled by the executor's thread.
-        camera_problem: What is wrong with it, in words; empty when nothing is.
+        camera_problem: What is wrong with it, in words; empty when nothing is, or nobody listens.
         lens_problem: How the camera's lens differs from the model's, or what is wrong with its
-            calibration; empty when nothing is.
+            calibration; empty when nothing is, or nothing is computed.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class Answers:
 
     def activate(self) -> None:
         """Frames come from now on."""
+        self.camera_problem = self.lens_problem = ""
         self._since = time.monotonic()
 
     def answer(
@@ -114,7 +115,8 @@ class Answers:
         start_ns = time.monotonic_ns()
         header = job.message.header
         demand = outputs.demand()
-        if not demand:
+        if not demand:  # what was wrong may have been put right, and nobody looks any more
+            self.camera_problem = self.lens_problem = ""
             return None
         image = decode_message(job.message)
         self._statistics.look_at(image)
@@ -135,6 +137,7 @@ class Answers:
             demand = demand.without(CLOUD)
         heads = demand.heads(outputs.heads, parameters)
         if not heads:
+            self.lens_problem = ""
             info = info if told else self._info(header, parameters)
             camera = self._camera(info, size, view, wants_cloud, rectified)
             return Answer(self._products.infos(demand, camera, header), None, {})

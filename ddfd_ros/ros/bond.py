@@ -109,7 +109,8 @@ class NodeBond:
 
     def close(self) -> None:
         """End the bond and leave its topic."""
-        self._bond.close()
+        if self._node.context.ok():  # after a shutdown nothing can be sent, and sending raises
+            self._bond.close()
         self._node.destroy_timer(self._timer)
         self._node.destroy_subscription(self._subscription)
         self._node.destroy_publisher(self._publisher)

@@ -12,6 +12,9 @@ KEPT = 64
 WAIT_S = 0.03
 """How long an image waits for its camera_info, which drivers send just before or after it."""
 
+_JUMP_NS = 1_000_000_000
+"""Time has jumped back where an image is older than the one before by more than this."""
+
 
 def stamp_ns(stamp: Any) -> int:
     """A ``builtin_interfaces/Time`` in nanoseconds."""
@@ -24,6 +27,7 @@ class CameraInfos:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._kept: deque[tuple[int, Any]] = deque(maxlen=KEPT)
+        self._asked_ns = 0
 
     def add(self, info: Any) -> None:
         """Keep a message."""
@@ -40,16 +44,21 @@ class CameraInfos:
     def at(self, wanted_ns: int, wait_s: float = WAIT_S) -> Any | None:
         """The message with exactly this stamp; None when it does not come.
 
-        Waits for it only when the newest one is older than the image: a camera_info that was
-        lost, or never has the image's stamp, must not hold up every frame.
+        Waits for it only when the newest one is older than the image, or may be of a bag's end
+        while the bag has begun again: a camera_info that was lost, or never has the image's stamp,
+        must not hold up every frame.
         """
+        jumped = wanted_ns < self._asked_ns - _JUMP_NS
+        self._asked_ns = wanted_ns
+
+        def find() -> Any | None:
+            return next((info for ns, info in reversed(self._kept) if ns == wanted_ns), None)
+
+        def settled() -> bool:
+            if jumped:
+                return find() is not None
+            return not self._kept or self._kept[-1][0] >= wanted_ns
+
         with self._changed:
-
-            def settled() -> bool:
-                return not self._kept or self._kept[-1][0] >= wanted_ns
-
             self._changed.wait_for(settled, wait_s)
-            for stamp, info in reversed(self._kept):
-                if stamp == wanted_ns:
-                    return info
-        return None
+            return find()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ddfd_ros.ros.environment import end_with_parent, prepare_environment
-from ddfd_ros.ros.main import StopFlag
+from ddfd_ros.ros.main import StopFlag, start_ros
 
 _POLL_S = 0.2
 
@@ -17,7 +17,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Compare until told to stop; a last report follows then.
 
     Returns:
-        The exit status: 0 after a signal or a shutdown, 2 for a refused parameter.
+        The exit status: 0 after a signal or a shutdown, 2 for wrong arguments.
     """
     stop = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -25,20 +25,16 @@ def main(args: Sequence[str] | None = None) -> int:
     end_with_parent()
     prepare_environment()
     import rclpy
-    from rclpy.signals import SignalHandlerOptions
-    from rclpy.utilities import remove_ros_args
 
-    command_line = list(sys.argv if args is None else args)
     parser = argparse.ArgumentParser(
         prog="ddfd_compare",
         description="Compare the node's depth with a depth camera's, live. Remap reference/image "
         "and reference/camera_info to the camera's topics (after --ros-args).",
     )
     try:
-        parser.parse_args(remove_ros_args(command_line)[1:])
+        start_ros(parser, args)
     except SystemExit as end:
         return int(end.code or 0)
-    rclpy.init(args=command_line, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _run(stop)
     finally:

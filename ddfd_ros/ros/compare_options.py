@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -49,7 +50,7 @@ class CompareOptions:
             ("window_frames", 1),
             ("report_period_s", 0.05),
         ):
-            if not getattr(self, name) >= low:
+            if not low <= getattr(self, name) < math.inf:
                 raise OptionError(f"{name}: expected {low} or more, got {getattr(self, name)}")
         if self.reference_pixels not in REFERENCE_PIXELS:
             raise OptionError(

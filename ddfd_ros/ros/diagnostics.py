@@ -25,6 +25,9 @@ MISSING_LIMIT = 0.1
 AHEAD_LIMIT_S = 0.5
 """How far stamps may lie in the future: ``/clock`` may tick a few times a second only."""
 
+BUSY_LIMIT_S = 5.0
+"""How long a frame may take before it is told, unless frames that take so long are answered."""
+
 STAGES = ("queue", "decode", "pad", "infer", "deblur", "postprocess", "encode", "publish", "total")
 """Stages of a frame in milliseconds, in order; ``total`` from subscription to publication."""
 OPTIONAL_STAGES = ("deblur",)
@@ -245,6 +248,11 @@ def _flow(status: NodeStatus, snapshot: Snapshot) -> str:
         return (
             "frames are older than max_age_s: synchronise the clocks, set use_sim_time for a bag, "
             "let the driver stamp its images, or raise max_age_s"
+        )
+    if not snapshot.answering and snapshot.busy_s > BUSY_LIMIT_S:
+        return (
+            f"a frame has been computed for {snapshot.busy_s:.0f} s: the model is too slow for "
+            "this machine, is being prepared for another size of images, or does not return"
         )
     return ""
 

@@ -68,6 +68,7 @@ def build_engine(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",  # names of files may be in any code
         start_new_session=True,
     ) as process:
         reader = threading.Thread(target=read, args=(process,), daemon=True)

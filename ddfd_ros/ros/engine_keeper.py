@@ -66,7 +66,7 @@ class EngineKeeper:
         self._next_try = 0.0
         self._given_up: set[tuple[int, int]] = set()
         self._bad: set[str] = set()  # digests of engines that load but must not serve
-        self._since = time.monotonic()
+        self._since = self._served_since = time.monotonic()
         self._path = plan.engine_path
         self._parts = PartWatch()
         self._sha256 = "" if plan.engine_path is None else self._digest(plan.engine_path)
@@ -101,18 +101,19 @@ class EngineKeeper:
             except BuildStopped:
                 return
             except InferenceError:  # the worker has ended, and with it the node's work
-                if not self._stop.wait(_POLL_S):
-                    continue
+                self._stop.wait(_POLL_S)
 
     def _look(self) -> None:
         """Do what there is to do now."""
         wish = self._plan.wish
         if wish is None:
             return
-        if self._backend.failure and self._sha256:
+        if self._backend.failure:
             self._failed(self._backend.failure)
         size = self._backend.unfit_size
         if size is None and self._backend.engine is not None:
+            if self.status.degraded:  # images come that fit the engine again
+                self._tell("")
             self._provide_part()
             return
         size = size or self._backend.last_size
@@ -218,15 +219,18 @@ class EngineKeeper:
         except BaseException:
             self._call(lambda _: backend.unstage())
             raise
-        self._path = path
-        self._sha256, self._reason, self._pause_s = self._digest(path), "", self._plan.retry_s
+        self._path, self._served_since = path, time.monotonic()
+        self._sha256, self._reason = self._digest(path), ""
         self._say("info", f"TensorRT: {path.name} serves from now on ({engine.device})")
         self._tell("")
 
     def _failed(self, reason: str) -> None:
-        """The GPU failed: wait before the next try, longer each time."""
+        """The GPU failed: wait before the next try, longer each time, unless it served long."""
+        if self._backend.failure and time.monotonic() - self._served_since > _LONGEST_RETRY_S:
+            self._pause_s = self._plan.retry_s
         self._backend.failure = ""
-        self._sha256 = ""
+        if self._backend.engine is None:  # not where one for another size could not be loaded
+            self._sha256 = ""
         self._next_try = time.monotonic() + self._pause_s
         self._reason = f"{reason} (next try in {self._pause_s:g} s)"
         self._pause_s = min(2 * self._pause_s, _LONGEST_RETRY_S)

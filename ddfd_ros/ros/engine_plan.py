@@ -48,18 +48,18 @@ class EnginePlan:
 def plan_engine(path: Path, parameters: NodeParameters) -> EnginePlan:
     """Decide what serves ``path``.
 
-    An engine is wanted where ``runtime`` is ``auto`` or ``tensorrt`` and ``device`` is not
-    ``cpu``. With ``auto``, a machine without TensorRT or without a GPU is served by its CPU.
+    An engine is wanted where ``runtime`` is ``tensorrt``, or ``runtime`` and ``device`` are both
+    ``auto``. With ``auto``, a machine without TensorRT or without a GPU is served by its CPU.
 
     Raises:
-        ModelLoadError: An engine file that does not fit this machine comes without its model, or
-            ``runtime: tensorrt`` cannot be had.
+        ModelLoadError: An engine file that does not fit this machine, or is not wanted, comes
+            without its model, or ``runtime: tensorrt`` cannot be had.
     """
-    if path.suffix.lower() in ENGINE_SUFFIXES:
-        return _plan_for_engine(path, parameters)
     wanted = parameters.runtime == "tensorrt" or (
         parameters.runtime == "auto" and parameters.device == "auto"
     )
+    if path.suffix.lower() in ENGINE_SUFFIXES:
+        return _plan_for_engine(path, parameters, wanted)
     if not wanted or path.suffix.lower() != ".onnx":
         return EnginePlan(path, parameters.runtime)
     forced = parameters.runtime == "tensorrt"
@@ -74,10 +74,18 @@ def plan_engine(path: Path, parameters: NodeParameters) -> EnginePlan:
     return _plan_for_model(path, machine, parameters)
 
 
-def _plan_for_engine(path: Path, parameters: NodeParameters) -> EnginePlan:
+def _plan_for_engine(path: Path, parameters: NodeParameters, wanted: bool) -> EnginePlan:
     """An engine file was named: use it, or build anew from the model it was made from."""
     manifest = read_manifest(path, verify=False)
     model = path.with_name(manifest.onnx_file)
+    if not wanted:
+        if not model.is_file():
+            raise ModelLoadError(
+                f"{path.name}: expected runtime tensorrt, or runtime and device auto, for an "
+                f"engine, got runtime {parameters.runtime} and device {parameters.device}, and "
+                f"its model {model.name} is not beside it; name the model, or set both to auto"
+            )
+        return EnginePlan(model, parameters.runtime)
     if not model.is_file():
         return EnginePlan(path, "tensorrt")  # nothing to fall back to: opening it tells the rest
     try:
@@ -86,7 +94,7 @@ def _plan_for_engine(path: Path, parameters: NodeParameters) -> EnginePlan:
         if parameters.runtime == "tensorrt":
             raise
         return EnginePlan(model, "auto", reason=str(error))
-    wanted = replace(
+    built = replace(
         parameters,
         engine_precision=manifest.precision,
         warm_up_height=manifest.shapes.optimum[0],
@@ -98,9 +106,9 @@ def _plan_for_engine(path: Path, parameters: NodeParameters) -> EnginePlan:
     except DdfdError as error:
         mismatches = [str(error)]
     if not mismatches:
-        plan = _plan_for_model(model, machine, wanted)
+        plan = _plan_for_model(model, machine, built)
         return replace(plan, engine_path=path, reason="")
-    plan = _plan_for_model(model, machine, wanted)
+    plan = _plan_for_model(model, machine, built)
     return plan if plan.engine_path else replace(plan, reason="; ".join(mismatches))
 
 

@@ -19,6 +19,7 @@ from ddfd_ros.core.shipped import find_shipped, resolve_model, share_folders, sh
 __all__ = [
     "PROFILE_VARIABLES",
     "active_profile",
+    "existing_file",
     "find_shipped",
     "end_with_parent",
     "launch_environment",
@@ -87,18 +88,33 @@ def prepare_environment(environ: MutableMapping[str, str] = os.environ) -> None:
         environ[profile_variable(environ)] = str(profile)
 
 
+def existing_file(text: str, argument: str) -> str:
+    """The file that a launch argument names; a shell leaves ``argument:=~/file`` as it is.
+
+    Raises:
+        ValueError: There is none. ROS's launch system, and Fast DDS, would go on without it.
+    """
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{argument}: expected a file, got {text!r}; check the path")
+    return str(path)
+
+
 def launch_environment(wanted: str) -> dict[str, str]:
     """What a launch file adds to the environment of the processes it starts.
 
     Args:
         wanted: Fast DDS profile: a file; ``auto``: the shipped one that fits, unless the
             environment names one; ``none``: Fast DDS's own defaults.
+
+    Raises:
+        ValueError: No such file.
     """
     added = {END_WITH_PARENT: str(os.getpid())}
     if wanted == "none":
         return added | dict.fromkeys(PROFILE_VARIABLES, "")
     if wanted != "auto":
-        return added | {profile_variable(): wanted}
+        return added | {profile_variable(): existing_file(wanted, "fastdds_profile")}
     profile = None if active_profile() else suitable_profile()
     return added if profile is None else added | {profile_variable(): str(profile)}
 

@@ -20,7 +20,7 @@ from ddfd_ros.core.field_record import FieldRecord
 from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.ros.environment import end_with_parent, prepare_environment
-from ddfd_ros.ros.main import StopFlag
+from ddfd_ros.ros.main import StopFlag, start_ros
 from ddfd_ros.ros.throttle import ThrottledLog
 
 _POLL_S = 0.2
@@ -30,17 +30,14 @@ _FINISH_S = 1.0
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run until a signal; returns 0, or 2 when the file cannot be written."""
+    """Run until a signal; returns 0, or 2 for wrong arguments or a file that cannot be written."""
     stop = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     end_with_parent()
     prepare_environment()
     import rclpy
-    from rclpy.signals import SignalHandlerOptions
-    from rclpy.utilities import remove_ros_args
 
-    command_line = list(sys.argv if args is None else args)
     parser = argparse.ArgumentParser(
         prog="ddfd_summary",
         description="Write a summary of /diagnostics: levels, warnings with their times, figures.",
@@ -54,10 +51,9 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--match", default="", help="only statuses whose name contains this")
     try:
-        options = parser.parse_args(remove_ros_args(command_line)[1:])
+        options = start_ros(parser, args)
     except SystemExit as end:
         return int(end.code or 0)
-    rclpy.init(args=command_line, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _run(stop, options.output.expanduser(), options.match)
     except OSError as error:

@@ -36,12 +36,6 @@ class ImageWatch:
         self._looked_at = self._clock()
         self._newest = image_rgb  # one reference, replaced at once: no lock needed
 
-    def forget(self) -> None:
-        """Another camera, or none: begin anew."""
-        with self._lock:
-            self._newest = None
-            self._qualities.clear()
-
     def quality(self, lately_s: float = float("inf")) -> ImageQuality | None:
         """Median of each measure over the last images; None before the first.
 

@@ -30,6 +30,32 @@ class StopFlag:
         self.requested = True
 
 
+def start_ros(
+    parser: argparse.ArgumentParser, args: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Read the command line and start rclpy, which leaves the signals alone.
+
+    Args:
+        parser: Of what comes before ``--ros-args``.
+        args: Command line with the program's name; None: the process's own.
+
+    Raises:
+        SystemExit: argparse has printed its help (status 0), or what is wrong (status 2).
+    """
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
+
+    command_line = list(sys.argv if args is None else args)
+    try:
+        options = parser.parse_args(remove_ros_args(command_line)[1:])
+        rclpy.init(args=command_line, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # what rclpy raises of its arguments
+        said = str(error).partition(", at /")[0]  # without the places in its sources
+        parser.error(f"after --ros-args: {said}")
+    return options
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to stop.
 
@@ -47,15 +73,11 @@ def main(args: Sequence[str] | None = None) -> int:
     end_with_parent()
     prepare_environment()
     import rclpy
-    from rclpy.signals import SignalHandlerOptions
-    from rclpy.utilities import remove_ros_args
 
-    command_line = list(sys.argv if args is None else args)
     try:
-        _parser().parse_args(remove_ros_args(command_line)[1:])
-    except SystemExit as end:  # argparse has said what is wrong, or printed its help
+        start_ros(_parser(), args)
+    except SystemExit as end:
         return int(end.code or 0)
-    rclpy.init(args=command_line, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _run(stop)
     finally:

@@ -165,7 +165,8 @@ class DdfdNode(LifecycleNode):
         return self._release()
 
     def destroy_node(self) -> None:
-        """End the reports, then withdraw from the network."""
+        """Free the model and end the reports, then withdraw from the network."""
+        self._release()
         self._reporter.close()
         super().destroy_node()
 
@@ -173,9 +174,11 @@ class DdfdNode(LifecycleNode):
         self._leave()
         runner, self._runner = self._runner, None
         if runner is not None:
-            timeout_s = _STOP_TIMEOUT_S if self._stop_requested() else None
+            # As long as it takes, but a stop request may come meanwhile: a GPU may never answer.
+            while not (ended := runner.close(_STOP_TIMEOUT_S)) and not self._stop_requested():
+                pass
             # A stop request while the model loads releases in on_configure, before close() asks.
-            self._all_ended = runner.close(timeout_s) and self._all_ended
+            self._all_ended = ended and self._all_ended
         return self._all_ended
 
     def _leave(self) -> None:
@@ -188,9 +191,11 @@ class DdfdNode(LifecycleNode):
 
     def _autostart(self) -> None:
         timer, self._autostart_timer = self._autostart_timer, None
-        if timer is None or self.state != "unconfigured":
+        if timer is None:
             return
         self.destroy_timer(timer)
+        if self.state != "unconfigured":  # somebody was faster
+            return
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 

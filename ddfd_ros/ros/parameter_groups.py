@@ -74,8 +74,8 @@ class LensParameters:
     )
     camera_focal_length_mm: float = parameter(
         0.0,
-        "Focal length in millimetres; 0: from camera_info (K[0], or P[0] if input_rectified) and "
-        "the pixel pitch",
+        "Focal length in millimetres; 0: from camera_info (K[0], or P[0] if input_rectified), "
+        "pixel pitch and focus distance",
         Change.LIVE,
         low=0.0,
         high=10000.0,

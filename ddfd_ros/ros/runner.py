@@ -37,8 +37,8 @@ class Runner:
         parameters: The parameters in force; replaced as a whole, from any thread.
         model: The loaded model; None before ``load``.
         outputs: The publishers; set by the node after ``load``.
-        last_failure: The last frame's error; empty when the last frame was answered, or nobody
-            wanted it.
+        last_failure: The last frame's error; empty when the last frame was answered, or was
+            dropped.
     """
 
     def __init__(self, node: Any, parameters: NodeParameters, statistics: Statistics) -> None:
@@ -146,8 +146,12 @@ class Runner:
             return self._keeper.status
         return EngineStatus(degraded="" if self.model is None else self.model.plan.reason)
 
-    def close(self, timeout_s: float | None) -> bool:
-        """End the worker, which closes the model; whether that succeeded in ``timeout_s``."""
+    def close(self, timeout_s: float) -> bool:
+        """End the worker, which closes the model, and withdraw the topics.
+
+        Returns:
+            Whether that succeeded in ``timeout_s``; if not, it may be asked for again.
+        """
         self._active = False
         if self._keeper is not None:
             self._keeper.ask_to_end()
@@ -155,7 +159,7 @@ class Runner:
         if self._keeper is not None:
             stopped = self._keeper.wait(timeout_s) and stopped
         self._count_drops()
-        if self.outputs is not None:
+        if stopped and self.outputs is not None:  # a frame at hand may just be published
             self.outputs.destroy()
             self.outputs = None
         return stopped
@@ -189,7 +193,8 @@ class Runner:
             return None
         stamp = job.message.header.stamp
         if 0 < parameters.max_age_s < (age_s := self._age_s(stamp)):
-            self._drop_stale(f"{_rounded(age_s)} s" if stamp_ns(stamp) else "no stamp", parameters)
+            self._drop_stale(f"{age_s:.3g} s" if stamp_ns(stamp) else "no stamp", parameters)
+            self.last_failure = ""  # of another frame: this one's age is the trouble now
             return None
         answer = self._answers.answer(job, model, parameters, outputs)
         if answer is None:
@@ -253,9 +258,3 @@ class Runner:
         """Age by the node's clock; NaN while that waits for its first /clock (use_sim_time)."""
         now_ns = self._node.get_clock().now().nanoseconds
         return (now_ns - stamp_ns(stamp)) / 1e9 if now_ns else math.nan
-
-
-def _rounded(age_s: float) -> str:
-    """An age with one significant digit, so that a steady stream of them is one text."""
-    digits = -math.floor(math.log10(age_s)) if age_s > 0 else 0
-    return f"{round(age_s, digits):g}"

@@ -47,6 +47,7 @@ class Snapshot:
             of a slower camera.
         arriving: Whether a frame came lately.
         answering: Whether one was answered lately: within 3 s, or two periods of the answers.
+        busy_s: For how long the frame at hand has been computed, in seconds; 0 while none is.
         rate_hz: Answered frames per second; 0 while it is not known.
         input_hz: Received frames per second, likewise.
         age_ms: p50 and p95 of the time from stamp to publication, node clock; like all that
@@ -68,6 +69,7 @@ class Snapshot:
     recent_drops: frozenset[str] = frozenset()
     arriving: bool = False
     answering: bool = False
+    busy_s: float = 0.0
     rate_hz: float = 0.0
     input_hz: float = 0.0
     age_ms: tuple[float, float] = (float("nan"), float("nan"))
@@ -80,8 +82,7 @@ class Snapshot:
     @property
     def in_flight(self) -> int:
         """Frames received whose fate is open: waiting in the mailbox or being computed."""
-        settled = self.answered + sum(self.dropped.values()) + sum(self.failed.values())
-        return self.received - settled
+        return _in_flight(self.received, self.answered, self.dropped, self.failed)
 
 
 class Statistics:
@@ -100,6 +101,7 @@ class Statistics:
         self._arrivals: deque[float] = deque(maxlen=WINDOW)
         self._stamps: deque[int] = deque(maxlen=WINDOW)
         self._gaps: deque[int | None] = deque(maxlen=WINDOW)
+        self._begun = clock()
         self._answers: deque[tuple[float, float, dict[str, float]]] = deque(maxlen=WINDOW)
         self._valid_fraction = float("nan")
         self._median_sigma_m = float("nan")
@@ -128,8 +130,11 @@ class Statistics:
     def count_received(self, stamp_ns: int) -> None:
         """A frame with this stamp arrived."""
         with self._lock:
+            now = self._clock()
+            if not _in_flight(self._received, self._answered, self._dropped, self._failed):
+                self._begun = now
             self._received += 1
-            self._arrivals.append(self._clock())
+            self._arrivals.append(now)
             if self._stamps and not 0 < stamp_ns - self._stamps[-1] <= INTERRUPTION_S * 1e9:
                 self._stamps.clear()  # another camera, one that was off, a bag that starts again
             self._stamps.append(stamp_ns)
@@ -138,12 +143,15 @@ class Statistics:
         """Frames will not be answered, for a reason that is not an error."""
         with self._lock:
             self._dropped[reason] += number
-            self._drop_times[reason] = self._clock()
+            self._drop_times[reason] = now = self._clock()
+            if reason != "replaced":  # one that waited: the one at hand goes on
+                self._begun = now
 
     def count_failed(self, reason: str) -> None:
         """A frame could not be answered."""
         with self._lock:
             self._failed[reason] += 1
+            self._begun = self._clock()
 
     def count_event(self, name: str, number: int = 1) -> None:
         """The middleware reported something."""
@@ -158,7 +166,8 @@ class Statistics:
         valid, sigma = _quality(estimate)
         with self._lock:
             self._answered += 1
-            self._answers.append((self._clock(), age_ms, dict(stages_ms)))
+            self._begun = self._clock()
+            self._answers.append((self._begun, age_ms, dict(stages_ms)))
             self._valid_fraction = valid
             self._median_sigma_m = sigma
 
@@ -171,7 +180,8 @@ class Statistics:
             event_times, drop_times = dict(self._event_times), dict(self._drop_times)
             arrivals, missing = list(self._arrivals), self._missing_fraction()
             valid, sigma = self._valid_fraction, self._median_sigma_m
-        now = self._clock()
+            busy = _in_flight(received, answered, dropped, failed) > 0
+            begun, now = self._begun, self._clock()
         arrivals = _without_pauses(arrivals)
         answer_times = _without_pauses([at for at, _, _ in answers])
         answers = answers[len(answers) - len(answer_times) :]
@@ -192,6 +202,7 @@ class Statistics:
             recent_drops=frozenset(n for n, at in drop_times.items() if now - at <= lately_s),
             arriving=arriving,
             answering=answering,
+            busy_s=now - begun if busy else 0.0,
             rate_hz=_rate_hz(answer_times, now),
             input_hz=_rate_hz(arrivals, now),
             age_ms=_percentiles([age for _, age, _ in answers]),
@@ -211,6 +222,12 @@ class Statistics:
         if len(known) < max(0.9 * len(self._gaps), _MIN_STAMPS):
             return missing_fraction(list(self._stamps))
         return sum(known) / (sum(known) + len(known))
+
+
+def _in_flight(
+    received: int, answered: int, dropped: Mapping[str, int], failed: Mapping[str, int]
+) -> int:
+    return received - answered - sum(dropped.values()) - sum(failed.values())
 
 
 def missing_fraction(stamps_ns: list[int]) -> float:

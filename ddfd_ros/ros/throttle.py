@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -23,8 +24,9 @@ _CALLS: dict[str, Callable[[Callable[[str], object], str], object]] = {
 class ThrottledLog:
     """Says each text at once, and again only after ``period_s`` seconds, with the number between.
 
-    rclpy's own throttle goes by the line of code, so one complaint would silence another that
-    comes through the same line.
+    Texts that differ in numbers only are one: what is wrong with a row of frames is mostly a
+    little different in each. rclpy's own throttle goes by the line of code, so one complaint would
+    silence another that comes through the same line.
     """
 
     def __init__(
@@ -37,13 +39,13 @@ class ThrottledLog:
 
     def __call__(self, say: Callable[[str], object], text: str) -> None:
         """Hand ``text`` to ``say`` (a logger's method) unless it was said just now."""
-        now = self._clock()
+        now, kind = self._clock(), re.sub(r"[\d.]+", "#", text)
         with self._lock:
-            last, silent = self._said.get(text, (float("-inf"), 0))
+            last, silent = self._said.get(kind, (float("-inf"), 0))
             due = now - last >= self._period_s
-            if len(self._said) >= _MOST_TEXTS and text not in self._said:
+            if len(self._said) >= _MOST_TEXTS and kind not in self._said:
                 self._said.clear()
-            self._said[text] = (now, 0) if due else (last, silent + 1)
+            self._said[kind] = (now, 0) if due else (last, silent + 1)
         if not due:
             return
         if silent:

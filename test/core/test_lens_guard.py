@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ddfd_ros.core.lens_guard import CameraLens, check_range, compare_lens
-from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 
 MODEL = LensConfig(15e-3, 2.8, 2.0, 5.6e-6)
 SAME = CameraLens(15e-3, 2.8, 2.0, 5.6e-6)
@@ -69,6 +69,17 @@ def test_focal_length_follows_from_the_calibration():
     assert CameraLens(0.02).with_camera(focal_px, 5.6e-6).focal_length_m == 0.02  # given: stays
     assert CameraLens().with_camera(0.0, 5.6e-6).focal_length_m == 0.0
     assert CameraLens().with_camera(focal_px, 0.0).focal_length_m == 0.0
+
+
+@pytest.mark.parametrize("name", LENS_PRESETS)
+def test_a_lens_focused_near_has_its_strength_from_the_calibration(name):
+    """A pinhole at the lens's centre sees the image at the sensor's distance, beyond f."""
+    lens = LENS_PRESETS[name]
+    focal_px = lens.image_distance_m / lens.pixel_pitch_m
+    known = CameraLens(0.0, lens.f_number, lens.focus_distance_m, lens.pixel_pitch_m)
+    found = known.with_camera(focal_px, lens.pixel_pitch_m).lens()
+    assert found.focal_length_m == pytest.approx(lens.focal_length_m)
+    assert found.px_per_dioptre == pytest.approx(lens.px_per_dioptre)
 
 
 def test_a_lens_that_is_known_altogether():

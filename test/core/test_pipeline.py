@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.pipeline import Pipeline, Thresholds
 from ddfd_ros.core.sharpness import missing_px, soften
+from ddfd_ros.core.thin_lens import LENS_PRESETS
 from ddfd_ros.core.types import Frame
 from ddfd_ros.core.view import ViewOptions
 
@@ -63,6 +66,18 @@ def test_thresholds_leave_only(thresholds, known):
     depth_m = Pipeline(Answers(), thresholds).process(FRAME).depth_m
     assert depth_m.dtype == np.float32
     np.testing.assert_allclose(depth_m[~np.isnan(depth_m)], known)
+
+
+def test_the_dead_zone_takes_no_side_away():
+    """A lens that reaches to infinity: what is marked too near or too far is not in its zone."""
+    backend, lens = Answers(), LENS_PRESETS["nyu-8m"]
+    backend.contract = replace(backend.contract, lens=lens)
+    limits = Thresholds(min_depth_m=1.5, max_depth_m=2.5, mark_range=True, dead_zone_px=2.0)
+    assert lens.coc_px(4.0) < 2.0 < lens.coc_px(3.0)
+    assert lens.coc_px(INF) < 2.0
+    depth_m = Pipeline(backend, limits).process(FRAME).depth_m
+    expected = [[-INF, -INF, 2.0], [INF, NAN, NAN], [NAN, NAN, NAN]]  # from 4 m: in the zone
+    np.testing.assert_array_equal(depth_m, expected)
 
 
 def test_thresholds_change_between_frames():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from ddfd_ros.core.errors import ContractError
 from ddfd_ros.core.metadata import golden_image
 from ddfd_ros.inference import open_backend
 from ddfd_ros.inference.base import DeviceError
+from ddfd_ros.inference.deblur_stage import TwoStageBackend
 from ddfd_ros.inference.onnx_backend import OnnxBackend
 from ddfd_ros.inference.switching import SwitchingBackend
 
@@ -148,3 +151,30 @@ def test_everything_is_closed_whatever_one_of_them_raises(pair, make, tmp_path):
     assert engine._closed
     assert again._closed
     assert backend.standby._closed
+
+
+def test_what_runs_in_front_of_a_second_model_is_told_as_it_changes(pair, make):
+    backend, engine = pair
+    engine.device = "a GPU"
+    stage = SimpleNamespace(runtime="openvino", sharpen=lambda image, depth_m: image)
+    both = TwoStageBackend(backend, stage)
+    assert (both.runtime, both.device) == (
+        "onnxruntime",
+        f"{backend.standby.device}; deblurring openvino",
+    )
+    backend.install(engine)
+    asked, infer = [], backend.standby.infer
+
+    def noted(image, heads, *further):
+        asked.append(set(heads))
+        return infer(image, heads, *further)
+
+    backend.standby.infer = noted
+    both.warm_up(64, 96, ("sigma_m", "sharp_rgb"))
+    assert {"depth_m", "sigma_m"} in asked  # what answers when the GPU fails is warm, too
+    check(make, both)
+    assert (both.runtime, both.device) == ("tensorrt", "a GPU; deblurring openvino")
+    engine.broken = True
+    check(make, both)
+    assert both.runtime == "onnxruntime"
+    assert both.device.startswith(backend.standby.device)

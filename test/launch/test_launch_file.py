@@ -130,7 +130,7 @@ def test_a_field_test_records_the_images_that_the_node_subscribes_to(
 
     def recorded(text):
         parameters.write_text(text, encoding="utf-8")
-        topics = field_test._image_topics("image_raw", parameters)
+        topics = field_test._image_topics("image_raw", str(parameters))
         return field_test._recorded("front", [*topics, "camera_info"], "", "")[: len(topics) + 1]
 
     raw, compressed = "/front/image_raw", "/front/image_raw/compressed"
@@ -142,6 +142,33 @@ def test_a_field_test_records_the_images_that_the_node_subscribes_to(
     assert set(recorded(both)) == {raw, compressed, "/front/camera_info"}
     shipped = field_test._image_topics("image_raw", repository / "config/ddfd.yaml")
     assert shipped == ["image_raw"]
+
+
+def test_files_that_are_named_are_found_or_refused(repository, tmp_path, monkeypatch):
+    """ROS's launch system starts a node whose file of parameters is missing with its defaults."""
+    node = import_without_launch(path_of(repository, "ddfd"), monkeypatch)
+    field_test = import_without_launch(path_of(repository, "field_test"), monkeypatch)
+    for kind in ("LifecycleNode", "Node"):
+        monkeypatch.setattr(node, kind, lambda **options: options)
+    values = {"fastdds_profile": "none", "camera": "v4l2"}
+    monkeypatch.setattr(
+        node,
+        "LaunchConfiguration",
+        lambda name: SimpleNamespace(perform=lambda _: values.get(name, "")),
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("robot.yaml", "camera.yaml"):
+        (tmp_path / name).write_text("/**: {ros__parameters: {image_transport: compressed}}\n")
+    values |= {"params_file": "~/robot.yaml", "camera_params_file": "~/camera.yaml"}
+    started, driver = node._actions(None)
+    assert started["parameters"][0] == str(tmp_path / "robot.yaml")
+    assert driver["parameters"] == [str(tmp_path / "camera.yaml")]
+    assert field_test._image_topics("a", "~/robot.yaml") == ["a/compressed"]
+    for name in ("params_file", "camera_params_file"):
+        before, values[name] = values[name], "~/misspelt.yaml"
+        with pytest.raises(ValueError, match=f"{name}: expected a file, got '~/misspelt.yaml'"):
+            node._actions(None)
+        values[name] = before
 
 
 def test_a_replay_plays_recorded_answers_beside_those_of_the_node(repository, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from ddfd_ros.core.pipeline import Pipeline
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.core.view import ViewOptions
 from ddfd_ros.ros.answers import Answers, Job
+from ddfd_ros.ros.camera_infos import CameraInfos
 from ddfd_ros.ros.outputs import CLOUD, TOPICS, Demand
 from ddfd_ros.ros.parameters import NodeParameters
 from ddfd_ros.ros.statistics import Statistics
@@ -102,3 +104,54 @@ def test_rectified_images_that_are_taken_for_raw_ones_are_told(
     answers.answer(job, model, NodeParameters(input_rectified=rectified), outputs)
     assert ("set input_rectified" in answers.camera_problem) is said
     assert not rectified_by_name(topic, None)
+
+
+def test_what_was_wrong_is_not_told_when_nobody_listens_any_more(tools):
+    backend = Changing()
+    backend.pipeline = Pipeline(backend)
+    model = SimpleNamespace(pipeline=backend.pipeline, contract=backend.contract)
+    topics = [set(TOPICS["depth_m"])]
+    outputs = SimpleNamespace(heads=("depth_m",), demand=lambda: Demand(frozenset(topics[0])))
+    answers = Answers(lambda text: None, Statistics())
+    answers.camera_infos.add(_camera(k=[0.0] * 9))
+    job = Job(tools.image_message(tools.picture(HEIGHT, WIDTH)), time.monotonic_ns())
+    parameters = NodeParameters(camera_f_number=16.0)
+    answers.answer(job, model, parameters, outputs)
+    assert "expected a calibration" in answers.camera_problem
+    assert "f-number" in answers.lens_problem
+    answers.camera_infos.add(_camera())  # put right
+    topics[0] = {TOPICS["depth_m"][1]}
+    assert answers.answer(job, model, parameters, outputs).estimate is None
+    assert (answers.camera_problem, answers.lens_problem) == ("", "")
+    answers.camera_infos.add(_camera(k=[0.0] * 9))
+    topics[0] = set(TOPICS["depth_m"])
+    answers.answer(job, model, parameters, outputs)
+    assert answers.camera_problem
+    assert answers.lens_problem
+    topics[0] = set()
+    assert answers.answer(job, model, parameters, outputs) is None
+    assert (answers.camera_problem, answers.lens_problem) == ("", "")
+
+
+def test_a_bag_that_begins_again_has_the_camera_info_of_its_first_image():
+    infos = CameraInfos()
+    for second in (100, 101):
+        infos.add(_stamped(second))
+    assert infos.at(100 * 10**9) is not None
+    first = _stamped(1)
+    late = threading.Timer(0.05, infos.add, (first,))
+    late.start()
+    assert infos.at(10**9, 20.0) is first
+    late.join()
+    start = time.monotonic()
+    infos.add(_stamped(2))
+    assert infos.at(10**9 + 10**8, 20.0) is None  # was lost: the next one is there
+    infos.add(_stamped(100))  # of another clock: no image is to wait for it
+    assert infos.at(3 * 10**9, 20.0) is None
+    assert time.monotonic() - start < 5.0
+
+
+def _stamped(second):
+    info = _camera()
+    info.header.stamp.sec = second
+    return info

@@ -22,6 +22,7 @@ HEIGHT, WIDTH = 48, 64
 OWN = LensConfig(15e-3, 2.8, 4.0, 5.6e-6)
 LENS = LensConfig(12e-3, 2.8, 1.5, 5.6e-6)
 GIVEN = NodeParameters(camera_pixel_pitch_um=5.6, camera_f_number=2.8, camera_focus_distance_m=1.5)
+FOCAL_PX = LENS.image_distance_m / LENS.pixel_pitch_m  # as a calibration finds it
 HEADS = ("depth_m", "sigma_m", "sharp_rgb", "defocus_px")
 
 
@@ -113,7 +114,7 @@ def answer(request, tools):
 def test_the_focal_length_of_k_is_told_to_the_model(answer, output_size):
     backend = AnyLens()
     parameters = NodeParameters(**(vars(GIVEN) | {"output_size": output_size}))
-    images, problem = answer(backend, parameters, camera_info(12e-3 / 5.6e-6))
+    images, problem = answer(backend, parameters, camera_info(FOCAL_PX))
     assert backend.lenses[0].px_per_dioptre == pytest.approx(LENS.px_per_dioptre)
     assert backend.lenses[0].focus_distance_m == 1.5
     assert problem == ""
@@ -123,7 +124,7 @@ def test_the_focal_length_of_k_is_told_to_the_model(answer, output_size):
 def test_of_a_rectified_image_the_focal_length_is_that_of_p(answer):
     backend = AnyLens()
     info = camera_info(100.0)
-    info.p = [12e-3 / 5.6e-6, 0.0, 31.5, 0.0, 0.0, 12e-3 / 5.6e-6, 23.5, *[0.0] * 3, 1.0, 0.0]
+    info.p = [FOCAL_PX, 0.0, 31.5, 0.0, 0.0, FOCAL_PX, 23.5, *[0.0] * 3, 1.0, 0.0]
     parameters = NodeParameters(**(vars(GIVEN) | {"input_rectified": True}))
     answer(backend, parameters, info)
     assert backend.lenses[0].px_per_dioptre == pytest.approx(LENS.px_per_dioptre)
@@ -146,7 +147,7 @@ def test_without_k_the_models_own_lens_is_assumed_and_that_is_said(answer):
 @pytest.mark.parametrize("guard", ["ignore", "warn", "blank"])
 def test_beyond_the_models_range_only_the_picture_goes_on(answer, guard, tools):
     parameters = vars(GIVEN) | {"camera_focus_distance_m": 40.0, "lens_guard": guard}
-    info = camera_info(12e-3 / 5.6e-6)
+    info = camera_info(FOCAL_PX)
     images, problem = answer(AnyLens(), NodeParameters(**parameters), info)
     assert "focus_distance_m from 0.7 to 8, got 40" in problem
     assert images["sharp_rgb"] == tools.picture(HEIGHT, WIDTH).tobytes()
@@ -162,8 +163,9 @@ def test_the_lens_changes_with_the_camera_info_of_the_same_stamp(tools):
     answers = Answers(lambda text: None, Statistics())
     parameters = NodeParameters(**(vars(GIVEN) | {"camera_info_match": "stamp"}))
     message = tools.image_message(tools.picture(HEIGHT, WIDTH))
-    for second, focal_m in ((1, 10e-3), (2, 12e-3)):
-        info = camera_info(focal_m / 5.6e-6)
+    lenses = [LensConfig(focal_m, 2.8, 1.5, 5.6e-6) for focal_m in (10e-3, 12e-3)]
+    for second, lens in enumerate(lenses, 1):
+        info = camera_info(lens.image_distance_m / lens.pixel_pitch_m)
         info.header.stamp.sec = second
         answers.camera_infos.add(info)
     for second in (1, 2):

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import pytest
 
-from ddfd_ros.ros.bond import CONNECT_TIMEOUT_S, HEARTBEAT_TIMEOUT_S, Bond, BondState, make_bond
+from ddfd_ros.ros.bond import (
+    CONNECT_TIMEOUT_S,
+    HEARTBEAT_TIMEOUT_S,
+    Bond,
+    BondState,
+    NodeBond,
+    make_bond,
+)
 
 
 class Wire:
@@ -90,3 +100,17 @@ def test_no_bond_where_none_is_wanted_or_installed():
         assert make_bond(None, 0.1) is None
     else:
         pytest.skip("the package bond is installed")
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_bond_ends_after_a_shutdown_of_ros_too(running):
+    """Publishing after it raises."""
+    node, publish = MagicMock(), MagicMock(side_effect=None if running else RuntimeError)
+    node.context.ok.return_value = running
+    node.create_publisher.return_value.publish = publish
+    bond = NodeBond(node, lambda: SimpleNamespace(header=SimpleNamespace()), 0.1)
+    bond.close()
+    assert publish.call_count == int(running)
+    node.destroy_subscription.assert_called_once()
+    node.destroy_publisher.assert_called_once()
+    node.destroy_timer.assert_called_once()

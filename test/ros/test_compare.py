@@ -270,7 +270,9 @@ def test_misspelt_parameters_are_told(start, tmp_path):
     assert "max_time_difference_s" in said
 
 
-@pytest.mark.parametrize("wrong", ["stride:=0", "reference_pixels:=bent"])
+@pytest.mark.parametrize(
+    "wrong", ["stride:=0", "reference_pixels:=bent", "report_period_s:=.inf", "no value"]
+)
 def test_a_wrong_parameter_is_named(wrong):
     command = [sys.executable, "-m", "ddfd_ros.ros.compare_main", "--ros-args"]
     result = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ from ddfd_ros.inference.engine_manifest import (
 )
 from ddfd_ros.inference.engine_store import engine_name
 from ddfd_ros.inference.onnx_file import load_onnx
-from ddfd_ros.ros import engine_parts, engine_plan
+from ddfd_ros.ros import engine_build, engine_keeper, engine_parts, engine_plan
 from ddfd_ros.ros.engine_keeper import EngineKeeper
 from ddfd_ros.ros.engine_plan import check_calibration, plan_engine, sized
 from ddfd_ros.ros.parameters import NodeParameters
@@ -75,6 +76,13 @@ def test_no_engine_yet_is_built_for_the_padded_size(machine, model, tmp_path):
     assert sized(plan.wish, (100, 100), load_onnx(model)[1]).width == 128
 
 
+def test_the_engine_of_a_model_with_a_strange_name_is_found(machine, model, tmp_path):
+    strange = model.rename(tmp_path / "tiny [2]*.onnx")
+    assert plan_engine(strange, PARAMETERS).engine_path is None
+    path = put_engine(strange, tmp_path)
+    assert plan_engine(strange, PARAMETERS).engine_path == path
+
+
 def test_an_engine_beside_the_model_or_in_the_folder_is_taken(machine, model, tmp_path):
     for folder in (tmp_path, tmp_path / "engines"):
         path = put_engine(model, folder)
@@ -111,10 +119,16 @@ def test_other_sizes_and_precisions_are_passed_over(machine, model, tmp_path):
 
 @pytest.mark.parametrize("values", [{"runtime": "onnxruntime"}, {"device": "cpu"},
                                     {"device": "cuda"}])  # fmt: skip
-def test_who_wants_no_engine_gets_none(machine, model, values):
+def test_who_wants_no_engine_gets_none(machine, model, tmp_path, values):
     machine(DeviceError("must not be asked"))
-    plan = plan_engine(model, dataclasses.replace(PARAMETERS, **values))
-    assert (plan.wish, plan.reason) == (None, "")
+    parameters, engine = dataclasses.replace(PARAMETERS, **values), put_engine(model, tmp_path)
+    for path in (model, engine):
+        plan = plan_engine(path, parameters)
+        assert (plan.model_path, plan.runtime) == (model, parameters.runtime)
+        assert (plan.wish, plan.engine_path, plan.reason) == (None, None, "")
+    model.unlink()
+    with pytest.raises(ModelLoadError, match=r"expected runtime tensorrt.*model tiny.onnx is not"):
+        plan_engine(engine, parameters)
 
 
 def test_machines_without_a_gpu(machine, model):
@@ -187,3 +201,94 @@ def test_an_engine_that_must_not_serve_does_not_hide_a_good_one(machine, model, 
     assert keeper._find(plan.wish) == (good, [])
     keeper._bad.add(file_sha256(good))
     assert keeper._find(plan.wish) == (None, [])
+
+
+class Backend:
+    """As much of a ``SwitchingBackend`` as the keeper looks at."""
+
+    runtime, failure, unfit_size = "cpu", "", None
+    last_size, last_heads = (64, 96), ()
+
+    def __init__(self, model):
+        self.contract = load_onnx(model)[1]
+        self.standby = SimpleNamespace(runtime="cpu")
+        self.engine = self.new = SimpleNamespace(
+            contract=self.contract, device="gpu", self_test=lambda: {}, warm_up=lambda *_: 1.0
+        )
+
+    def stage(self, engine):
+        return engine
+
+    def install(self, engine):
+        self.engine = engine
+
+    def unstage(self):
+        pass
+
+    def fail(self):
+        self.engine, self.failure = None, "CUDA: launch failed"
+
+
+@pytest.fixture
+def kept(machine, model, tmp_path):
+    """A keeper whose engine serves, its backend, and what it said; it looks when told to."""
+    put_engine(model, tmp_path)
+    plan = plan_engine(model, PARAMETERS)
+    backend, said = Backend(model), []
+    keeper = EngineKeeper(
+        plan, backend, lambda function: function(None), lambda _, text: said.append(text)
+    )
+    return keeper, backend, said
+
+
+def test_images_that_fit_the_engine_again_end_what_was_said(kept, model, tmp_path, monkeypatch):
+    keeper, backend, _ = kept
+    in_force = keeper.status
+    assert in_force.sha256
+    assert not in_force.degraded
+
+    def fail(*_):
+        raise DeviceError("CUDA: out of memory")
+
+    monkeypatch.setattr(engine_keeper, "open_backend", fail)
+    put_engine(model, tmp_path, (96, 128), b"for the larger ones")
+    backend.unfit_size = (96, 128)
+    keeper._look()
+    assert "out of memory" in keeper.status.degraded
+    assert not keeper.status.sha256
+    backend.unfit_size = None
+    keeper._look()
+    assert keeper.status == in_force
+
+
+def test_an_engine_that_loads_and_fails_on_frames_is_tried_less_and_less(kept, monkeypatch):
+    keeper, backend, said = kept
+    monkeypatch.setattr(engine_keeper, "open_backend", lambda *_: backend.new)
+
+    def fail():
+        said.clear()
+        backend.fail()
+        keeper._look()
+        keeper._next_try = 0.0
+        keeper._look()
+        assert "serves from now on" in said[-1]
+        return said[0].partition("next try in ")[2].partition(" s")[0]
+
+    assert [fail() for _ in range(4)] == ["10", "20", "40", "80"]
+    keeper._served_since -= engine_keeper._LONGEST_RETRY_S  # it has served for long since
+    assert [fail() for _ in range(2)] == ["10", "20"]
+
+
+def test_a_build_that_prints_what_is_no_text_ends(machine, model, tmp_path, monkeypatch):
+    script = tmp_path / "build"
+    script.write_text(
+        "#!/bin/sh\nprintf 'caf\\351\\n' >&2\nhead -c 200000 /dev/zero >&2\n"
+        "printf '\\nerror: no room\\n' >&2\nexit 1\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(engine_build, "_politely", lambda: [str(script)])
+    plan, end = plan_engine(model, PARAMETERS), time.monotonic() + 10.0
+    with pytest.raises(ModelLoadError, match="ended with 1: no room"):
+        engine_build.build_engine(
+            plan.wish, tmp_path, None, lambda: time.monotonic() > end, lambda _: None
+        )

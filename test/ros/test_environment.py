@@ -104,6 +104,15 @@ def test_fast_dds_takes_the_profile(tmp_path):
     assert "XMLPARSER" not in result.stdout + result.stderr
 
 
+def test_a_profile_that_is_asked_for_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.xml").touch()
+    named = environment.launch_environment("~/mine.xml")
+    assert named[environment.profile_variable()] == str(tmp_path / "mine.xml")
+    with pytest.raises(ValueError, match="fastdds_profile: expected a file"):
+        environment.launch_environment("~/other.xml")
+
+
 def test_models_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     share = tmp_path / "share" / "ddfd_ros"
     model = share / "models" / "some" / "our-model.onnx"

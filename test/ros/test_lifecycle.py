@@ -6,10 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from lifecycle_msgs.msg import TransitionEvent
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from ddfd_ros.ros.node import DdfdNode
 
 
 def _load() -> float:
@@ -185,6 +193,8 @@ def test_a_signal_during_the_start_ends_the_process(stage):
         (["--ros-args", "-p", "max_age_s:=-1.0"], 2, "max_age_s"),
         (["--ros-args", "-p", "max_age_s:=1"], 2, "max_age_s"),
         (["--ros-args", "-p", "runtime:=magic"], 2, "expected one of"),
+        (["--ros-args", "--params-file", "/missing.yaml"], 2, "/missing.yaml"),
+        (["--ros-args", "--params"], 2, "--params"),
         (["--help"], 0, "--ros-args"),
     ],
 )
@@ -199,3 +209,67 @@ def test_wrong_arguments_end_with_one_clear_message(arguments, status, said):
     assert result.returncode == status
     assert said in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+def _made_here(stage, tools, **parameters):
+    """A node within this process, as one of several may be."""
+    values = {
+        "model_path": str(tools.write_model(stage.folder / "tiny.onnx")),
+        "runtime": "onnxruntime",
+        "threads": 1,
+        "warm_up_height": 0,
+    }
+    overrides = [Parameter(name, value=value) for name, value in (values | parameters).items()]
+    return DdfdNode(context=stage.peer.context, parameter_overrides=overrides)
+
+
+def test_a_node_that_somebody_else_configured_does_not_start_itself_again_and_again(stage, tools):
+    node = _made_here(stage, tools)
+    executor = SingleThreadedExecutor(context=stage.peer.context)
+    executor.add_node(node)
+    node.trigger_configure()
+    time.sleep(0.01)  # the timer of autostart is due
+    for _ in range(20):
+        executor.spin_once(timeout_sec=0.01)
+    assert node.state == "inactive"
+    assert list(node.timers) == []
+    executor.shutdown()
+    node.destroy_node()
+
+
+def test_a_destroyed_node_holds_no_model(stage, tools):
+    node = _made_here(stage, tools, autostart=False)
+    before = threading.active_count()  # the reporter's among them
+    node.trigger_configure()
+    node.trigger_activate()
+    assert node.state == "active"
+    assert threading.active_count() > before
+    node.destroy_node()
+    assert threading.active_count() < before
+
+
+def test_a_signal_ends_a_cleanup_that_waits_for_a_frame(stage, tools):
+    """A GPU may never come back; the process has to end nevertheless."""
+    stop, begun, release = threading.Event(), threading.Event(), threading.Event()
+    node = _made_here(stage, tools, autostart=False)
+    node._stop_requested = stop.is_set
+    node.trigger_configure()
+    node.trigger_activate()
+
+    def answer(*_):
+        begun.set()
+        release.wait(15.0)
+
+    node._runner._answers.answer = answer
+    stamp = node.get_clock().now().to_msg()
+    node._runner.submit(Image(header=Header(stamp=stamp)))
+    assert begun.wait(10.0)
+    node.trigger_deactivate()
+    threading.Timer(0.3, stop.set).start()
+    start = time.monotonic()
+    node.trigger_cleanup()
+    assert time.monotonic() - start < 8.0
+    assert node.state == "unconfigured"
+    assert not node.close()
+    release.set()
+    node.destroy_node()

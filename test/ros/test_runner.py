@@ -132,6 +132,25 @@ def test_a_failure_is_history_when_nobody_wants_frames_any_more(slow):
     _wait(lambda: not runner.last_failure)
 
 
+def test_a_failure_is_history_when_frames_are_too_old(slow):
+    runner, _, release, _ = slow
+    release.set()
+
+    def fail(*_):
+        raise RuntimeError("broken")
+
+    runner._answers.answer = fail
+    runner.activate()
+    runner.submit(Image())
+    _wait(lambda: runner.snapshot().in_flight == 0)
+    assert "broken" in runner.last_failure
+    runner.parameters = NodeParameters(max_age_s=1.0)
+    runner._age_s = lambda stamp: 2.0  # a clock was set
+    runner.submit(Image())
+    _wait(lambda: runner.snapshot().dropped == {"stale": 1})
+    _wait(lambda: not runner.last_failure)
+
+
 def test_what_the_camera_sent_while_the_node_was_inactive_was_not_lost(slow):
     runner, _, release, _ = slow
     release.set()

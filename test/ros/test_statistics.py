@@ -190,6 +190,29 @@ def test_nobody_listens_only_while_frames_are_dropped_for_that():
     assert statistics.snapshot().dropped == {"idle": 1}
 
 
+@pytest.mark.parametrize("end", ["answered", "failed", "stale"])
+def test_a_frame_that_does_not_come_back_is_told_and_forgotten(end):
+    clock = _Clock()
+    statistics = Statistics(clock)
+    clock.now += 60.0
+    for number in range(300):  # 10 s; each but the first, which is computed, replaces one
+        statistics.count_received(number * PERIOD_NS)
+        if number > 1:
+            statistics.count_dropped("replaced")
+        clock.now += PERIOD_NS / 1e9
+    assert statistics.snapshot().busy_s == pytest.approx(10.0, abs=0.1)
+    if end == "answered":
+        statistics.count_answered(Estimate(), 1.0, {})
+    elif end == "failed":
+        statistics.count_failed("DeviceError")
+    else:
+        statistics.count_dropped(end)
+    clock.now += 0.5
+    assert statistics.snapshot().busy_s == pytest.approx(0.5)  # the one that waited
+    statistics.count_dropped("inactive")
+    assert statistics.snapshot().busy_s == 0.0
+
+
 def test_the_median_deviation_is_of_what_is_known():
     statistics = Statistics()
     sigma = np.full((48, 64), np.nan, np.float32)
@@ -236,6 +259,9 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
             WARN,
             "no frames arrive on /front/image, nobody publishes it",
         ),
+        (ACTIVE, {"answering": False, "busy_s": 7.2}, WARN, "a frame has been computed for 7 s"),
+        (ACTIVE, {"answering": False, "busy_s": 4.9}, OK, "no frame answered lately"),
+        (ACTIVE, {"busy_s": 7.2}, OK, "30.0 Hz"),  # each takes as long
         (ACTIVE, {"age_ms": (-2500.0, 5.0)}, WARN, "2.5 s ahead of this node's clock"),
         (ACTIVE, {"age_ms": (-100.0, 50.0)}, OK, "30.0 Hz"),
         (NodeStatus(state="active", clock_problem="no /clock"), {}, WARN, "no /clock"),
@@ -282,6 +308,18 @@ def test_a_repeated_complaint_is_said_now_and_then():
     assert said == ["a", "b", "a (and 9 times before)", "b (and 9 times before)"] + [
         "a (and 9 times before)",
         "b (and 9 times before)",
+    ]
+
+
+def test_complaints_that_differ_in_numbers_only_are_one():
+    clock, said = _Clock(), []
+    log = ThrottledLog(10.0, clock)
+    for number in range(21):  # a camera that cuts each of its frames elsewhere
+        log(said.append, f"frame not answered: expected 921600 bytes, got {0.5 * number}")
+        clock.now += 0.5
+    assert said == [
+        "frame not answered: expected 921600 bytes, got 0.0",
+        "frame not answered: expected 921600 bytes, got 10.0 (and 19 times before)",
     ]
 
 
@@ -339,8 +377,6 @@ def test_an_image_is_measured_when_asked_and_medians_smooth():
         assert watch.quality().dark_fraction == quality.dark_fraction
     assert quality.dark_fraction == 1.0
     assert quality.clipped_fraction == 0.0
-    watch.forget()
-    assert watch.quality() is None
 
 
 def test_what_the_camera_saw_long_ago_is_not_told_for_ever():
