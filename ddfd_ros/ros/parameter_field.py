@@ -54,6 +54,14 @@ def parameter(
     return field(default=default, metadata=metadata)
 
 
+_KINDS = {
+    str: "a text (in quotes, where YAML would read a number, true or false)",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a decimal point, such as 2.0",
+}
+
+
 def check_value(item: Field[Any], value: Any) -> None:
     """Refuse a value of another type, outside the range or not among the choices.
 
@@ -62,9 +70,7 @@ def check_value(item: Field[Any], value: Any) -> None:
     """
     kind = type(item.default)
     if type(value) is not kind:
-        raise ParameterError(
-            f"{item.name}: expected a {kind.__name__}, got {value!r}; write it as {item.default!r}"
-        )
+        raise ParameterError(f"{item.name}: expected {_KINDS[kind]}, got {value!r}")
     choices = item.metadata["choices"]
     if choices and value not in choices:
         raise ParameterError(f"{item.name}: expected one of {list(choices)}, got {value!r}")
