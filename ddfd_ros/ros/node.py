@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -108,12 +109,13 @@ class DdfdNode(LifecycleNode):
             self._load_error = f"configure failed: {error}"
             self._release()
             raise
-        contract = model.contract
+        contract, warm_ms = model.contract, model.warm_up_ms
+        warm = "no warm-up" if math.isnan(warm_ms) else f"warm-up {warm_ms:.0f} ms per frame"
         self.get_logger().info(
             f"{model.path}: {contract.network}, {contract.parameter_count} parameters, heads "
             f"{', '.join(model.heads)}, {contract.depth_min_m:g} to {contract.depth_max_m:g} m; "
-            f"{model.backend.device}; self-test {model.self_test}; warm-up {model.warm_up_ms:.0f} "
-            f"ms per frame; ready after {time.monotonic() - start:.1f} s"
+            f"{model.backend.device}; self-test {model.self_test}; {warm}; ready after "
+            f"{time.monotonic() - start:.1f} s"
         )
 
     @transition
