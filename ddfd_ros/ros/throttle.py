@@ -6,8 +6,12 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-_MOST_TEXTS = 64
+_MOST_KINDS = 64
+_MOST_ALIKE = 3
+"""So many texts that differ in numbers only are said: each row or size may be another fault, but
+a camera may also cut each of its frames elsewhere."""
 
 
 def _say(say: Callable[[str], object], text: str) -> None:
@@ -21,12 +25,19 @@ _CALLS: dict[str, Callable[[Callable[[str], object], str], object]] = {
 }
 
 
+@dataclass
+class _Kind:
+    """Texts that differ in numbers only: when each was said, and how many were not since."""
+
+    said: dict[str, float] = field(default_factory=dict)
+    silent: int = 0
+
+
 class ThrottledLog:
     """Says each text at once, and again only after ``period_s`` seconds, with the number between.
 
-    Texts that differ in numbers only are one: what is wrong with a row of frames is mostly a
-    little different in each. rclpy's own throttle goes by the line of code, so one complaint would
-    silence another that comes through the same line.
+    Of texts that differ in numbers only, three are said in that time. rclpy's own throttle goes by
+    the line of code, so one complaint would silence another that comes through the same line.
     """
 
     def __init__(
@@ -35,19 +46,21 @@ class ThrottledLog:
         self._period_s = period_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._said: dict[str, tuple[float, int]] = {}
+        self._kinds: dict[str, _Kind] = {}
 
     def __call__(self, say: Callable[[str], object], text: str) -> None:
         """Hand ``text`` to ``say`` (a logger's method) unless it was said just now."""
-        now, kind = self._clock(), re.sub(r"[\d.]+", "#", text)
+        now, name = self._clock(), re.sub(r"[\d.]+", "#", text)
         with self._lock:
-            last, silent = self._said.get(kind, (float("-inf"), 0))
-            due = now - last >= self._period_s
-            if len(self._said) >= _MOST_TEXTS and kind not in self._said:
-                self._said.clear()
-            self._said[kind] = (now, 0) if due else (last, silent + 1)
-        if not due:
-            return
+            if len(self._kinds) >= _MOST_KINDS and name not in self._kinds:
+                self._kinds.clear()
+            kind = self._kinds.setdefault(name, _Kind())
+            said = kind.said = {t: at for t, at in kind.said.items() if now - at < self._period_s}
+            if text in said or len(said) >= _MOST_ALIKE:
+                kind.silent += 1
+                return
+            said[text] = now
+            silent, kind.silent = kind.silent, 0
         if silent:
             text = f"{text} (and {silent} times before)"
         _CALLS.get(getattr(say, "__name__", ""), _say)(say, text)
