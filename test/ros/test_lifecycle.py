@@ -182,7 +182,7 @@ def test_a_signal_during_the_start_ends_the_process(stage):
     node = stage.start()
     stage.peer.spin_for(0.3)  # imports, or loads the model
     status, duration_s = node.stop(signal.SIGINT)
-    assert status in (0, -signal.SIGINT, 130)  # before the handlers stand, Python's own answer
+    assert status in (0, -signal.SIGINT, 130, 1)  # before the handlers stand, Python's own answer
     assert duration_s < 2.0 * _load()
 
 
