@@ -48,6 +48,7 @@ from ddfd_training.evaluate_data import (
 from ddfd_training.evaluate_deblur import with_deblurring
 from ddfd_training.evaluate_items import Item
 from ddfd_training.evaluate_report import print_report
+from ddfd_training.given_options import given_options
 from ddfd_training.metrics import Lpips, plot_depth_bins
 from ddfd_training.paper_table import (
     DEFAULT_FOLDERS,
@@ -295,14 +296,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     console = Console()
     if arguments.table is not None:
-        given = [
-            n for n, v in vars(arguments).items() if n != "table" and v != parser.get_default(n)
-        ]
-        if given:
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        others = [name for name in vars(arguments) if name != "table"]
+        if given := given_options(arguments, others, parser):
             print(
-                f"ddfd-evaluate: --table: expected no other option, got also {named}; it prints "
-                "reports that are there, and measures nothing: leave either out",
+                f"ddfd-evaluate: --table: expected no other option, got also {', '.join(given)}; "
+                "it prints reports that are there, and measures nothing: leave either out",
                 file=sys.stderr,
             )
             return 2

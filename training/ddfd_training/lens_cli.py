@@ -24,6 +24,7 @@ from rich.console import Console
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LensConfig
+from ddfd_training.given_options import given_options
 from ddfd_training.lens_advice import advice, best_focus, choices, suggest
 from ddfd_training.lens_argument import parse_lens
 from ddfd_training.lens_plan import (
@@ -114,7 +115,7 @@ def _given_lens(arguments: argparse.Namespace) -> LensConfig | None:
     lens = arguments.lens
     if lens is None:
         return None
-    beside = [f"--{n.replace('_', '-')}" for n in _OF_A_LENS if getattr(arguments, n) is not None]
+    beside = given_options(arguments, _OF_A_LENS)
     if beside:
         raise LensQuestionError(
             f"--lens: expected no {', '.join(beside)} beside it, which it says already; leave "
@@ -196,12 +197,10 @@ def _show_suggestions(arguments: argparse.Namespace, console: Console) -> dict[s
     """Common lenses for a sensor."""
     if arguments.sensor is None or not arguments.width:
         raise LensQuestionError("--suggest: expected --sensor and --width, got not both")
-    given = [n for n in _OF_ONE_LENS if getattr(arguments, n) is not None]
-    if given:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if given := given_options(arguments, _OF_ONE_LENS):
         raise LensQuestionError(
-            f"--suggest: expected no {named} beside it, since it goes through common lenses, each "
-            "at its advised focus; leave either out"
+            f"--suggest: expected no {', '.join(given)} beside it, since it goes through common "
+            "lenses, each at its advised focus; leave either out"
         )
     found = suggest(
         sensor_size_mm(arguments.sensor),

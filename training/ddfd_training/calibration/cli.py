@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -43,6 +43,7 @@ from ddfd_training.calibration.rgbd import calibrate_rgbd, plot_rgbd
 from ddfd_training.calibration.solve import Nominal, Result, solve
 from ddfd_training.calibration.target import PAPERS_MM, Target, print_target
 from ddfd_training.datasets.rgbd_folder import RgbdFolder
+from ddfd_training.given_options import given_options
 
 _LONGEST_MM = 2000.0
 _OF_THE_TARGET = (
@@ -166,21 +167,10 @@ def _check(arguments: argparse.Namespace) -> None:
             )
 
 
-def _given(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace, names: Iterable[str]
-) -> list[str]:
-    """Which of these options the command line has, as they are written there."""
-    return [
-        f"--{name.replace('_', '-')}"
-        for name in names
-        if getattr(arguments, name) != parser.get_default(name)
-    ]
-
-
 def _check_print(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse options that a printed target would leave without effect."""
     others = [name for name in vars(arguments) if name not in _OF_THE_PRINT]
-    if given := _given(parser, arguments, others):
+    if given := given_options(arguments, others, parser):
         raise CalibrationError(
             f"--print: expected options of the target alone, got also {', '.join(given)}; give "
             "those with the pictures"
@@ -191,8 +181,8 @@ def _check_pictures(parser: argparse.ArgumentParser, arguments: argparse.Namespa
     """Refuse options that these pictures of the target would leave without effect."""
     path: Path = arguments.input
     bag = is_bag(path)
-    if given := _given(
-        parser, arguments, ("sharp", "sharp_ratio") if bag else ("topic", "frames")
+    if given := given_options(
+        arguments, ("sharp", "sharp_ratio") if bag else ("topic", "frames"), parser
     ):
         kind = "bag, which has no companions" if bag else "folder of pictures, all of which count"
         raise CalibrationError(
@@ -208,7 +198,7 @@ def _check_pictures(parser: argparse.ArgumentParser, arguments: argparse.Namespa
 
 def _check_rgbd(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse options that an RGB-D folder would leave without effect."""
-    if given := _given(parser, arguments, _OF_THE_TARGET):
+    if given := given_options(arguments, _OF_THE_TARGET, parser):
         raise CalibrationError(
             f"{arguments.input}: expected no {', '.join(given)} with an RGB-D folder, which has "
             "depth and companions instead of a target, and tells the shape itself; leave them out"
@@ -218,7 +208,7 @@ def _check_rgbd(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
 def _the_same_again(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
     """What the measurement must be told of the sheet, in words; empty: nothing."""
     names = ("paper", "circles", "step", "diameter")
-    given = _given(parser, arguments, names)
+    given = given_options(arguments, names, parser)
     again = " ".join(f"{name} {getattr(arguments, name[2:])}" for name in given)
     return f", and measure with the same {again}" if again else ""
 
