@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 from rich.console import Console
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.model.checkpoint import count_parameters, load_checkpoint
 from ddfd_training.claims_check import CONSTANT
@@ -163,24 +163,13 @@ def run_job(plan: Plan, arm: str, seed: int, arguments: argparse.Namespace) -> d
 
 
 def write_result(target: Path, result: dict[str, Any]) -> None:
-    """Write the file whole or not at all; numbers that are none become null."""
+    """Write the file whole or not at all, with five digits, more than any of it is worth."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     partial.write_text(
-        json.dumps(finite(result), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        json.dumps(clean(result, digits=5), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
     partial.replace(target)
-
-
-def finite(value: Any) -> Any:
-    """Five significant digits, which is more than any of it is worth."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ from rich.table import Table
 from torch import nn
 
 from ddfd_ros.core.errors import DdfdError
+from ddfd_ros.core.json_values import clean
 from ddfd_ros.core.machine import machine_info
 from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.model.blur_space import lens_tensor
 from ddfd_ros.model.checkpoint import load_checkpoint
-from ddfd_training.claims_run import finite
 from ddfd_training.evaluate_arguments import (
     add_data_arguments,
     check_data_arguments,
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ddfd-uncertainty: {error}", file=sys.stderr)
         return 2
     target = Path(arguments.out) / "report.json"
-    target.write_text(json.dumps(finite(report), indent=2) + "\n", encoding="utf-8")
+    target.write_text(json.dumps(clean(report, digits=5), indent=2) + "\n", encoding="utf-8")
     _print(report, console)
     console.print(f"written: {target.parent}", highlight=False)
     return 0

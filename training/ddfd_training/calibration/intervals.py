@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from ddfd_training.calibration.fit import LensFit
 
@@ -73,7 +73,7 @@ def bootstrap(
     centred = fit.gradients - fit.gradients.mean(axis=0)
     steps = -np.linalg.solve(normal, (weights @ centred)[..., None])[..., 0]
     freedom = max(pictures - 3, 1)
-    widen = np.sqrt(pictures / freedom) * t.ppf(0.975, freedom) / norm.ppf(0.975)
+    widen = np.sqrt(pictures / freedom) * stdtrit(freedom, 0.975) / ndtri(0.975)
     moved = steps * widen
     common = random.standard_normal(draws) * scale_error
     a, focus = fit.names.index("log_a"), fit.names.index("focus")
