@@ -94,10 +94,16 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest."""
-    places = {REPOSITORY / "test" / name: place for place, name in enumerate(LONGEST)}
-    assert all(path.is_file() for path in places), "LONGEST: expected files of test/"
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    """Begin with the files that take longest; then mix those that compute with those that wait."""
+    first = {REPOSITORY / "test" / name: place for place, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in first), "LONGEST: expected files of test/"
+    rest = [path for path in dict.fromkeys(item.path for item in items) if path not in first]
+    waiting = [path for path in rest if path.parent.name == "ros"]
+    computing = [path for path in rest if path.parent.name != "ros"]
+    places: dict[Path, float] = dict(first)
+    for paths in (waiting, computing):
+        places |= {path: len(first) + place / len(paths) for place, path in enumerate(paths)}
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_report_header() -> list[str]:
