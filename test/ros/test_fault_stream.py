@@ -166,19 +166,25 @@ def test_a_burst_of_500_frames(shared_stage, tools):
     before = peer.report(in_flight="0")
     memory_mb = _anonymous_mb(process.pid)
     _fresh(shared_stage)
-    sent = {peer.send(message) for _ in range(500)}
-    assert peer.answer("depth", peer.send(message)) is not None, "no answer after the burst"
-    sent.add(max(_stamp_ns(m) for m in peer.received["depth"]))
+    sent = [peer.send(message) for _ in range(500)]
+    # The last frames of a burst may be among those that a best-effort topic loses: it is the
+    # camera's next ones that tell whether the node goes on, and how many were lost.
+    for _ in range(3):
+        sent.append(peer.send(message))
+        if peer.answer("depth", sent[-1], timeout_s=10.0) is not None:
+            break
+    else:
+        pytest.fail(f"no answer after the burst: {peer.report()}")
     values = peer.report(in_flight="0")
     received = int(values["received"]) - int(before["received"])
-    assert 1 < received <= 501
+    assert 1 < received <= len(sent)
     assert received == _books(values) - _books(before)
     # Only the frames of a single camera can be missed: a killed one counts until its lease ends.
     missed = int(values.get("frames_missed", 0)) - int(before.get("frames_missed", 0))
-    assert received + missed == 501
+    assert received + missed == len(sent)
     peer.spin_for(0.2)
     got = Counter(_stamp_ns(m) for m in peer.received["depth"])
-    assert set(got) <= sent
+    assert set(got) <= set(sent)
     assert set(got.values()) == {1}
     assert _anonymous_mb(process.pid) - memory_mb < 50
 
