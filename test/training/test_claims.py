@@ -279,6 +279,7 @@ def test_page_says_what_holds_fails_and_was_not_run(tmp_path: Path, capsys) -> N
     assert "better depth than a far one (8 m) | **fails** | seeds and images |" in text
     assert "Always answering the mean depth was not measured" in text
     assert "**not run**" in text
+    assert "Of 12 claims: 2 hold, 1 fails, 9 were not run." in text
     assert "the fitted exponent of depth is 2.00" in text
     assert "gain by seed +0.300, +0.300" in text
     assert (page.parent / "images/claims_depth.png").stat().st_size > 1000

@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from ddfd_ros.core.errors import DdfdError
-from ddfd_training.claims_check import CONSTANT, MISSING, Finding, Results, growth, test_of
+from ddfd_training.claims_check import (
+    CONSTANT,
+    FAILS,
+    HOLDS,
+    MISSING,
+    OPEN,
+    Finding,
+    Results,
+    growth,
+    test_of,
+)
 from ddfd_training.claims_d3net import GROWTH_RANGE_M
 from ddfd_training.claims_findings import all_findings, summary
 from ddfd_training.claims_tables import LEAST_SHARE, ONE_DEPTH
@@ -22,6 +32,12 @@ MEAN_MISSING = (
     " Always answering the mean depth was not measured: no verdict below asks for more than that "
     "(`python -m ddfd_training.claims_run --only constant`)."
 )
+VERBS = {
+    HOLDS: ("holds", "hold"),
+    FAILS: ("fails", "fail"),
+    OPEN: ("is undecided", "are undecided"),
+    MISSING: ("was not run", "were not run"),
+}
 KINDS = {"monte_carlo": "Monte-Carlo dropout", "stated": "sigma_m, one pass"}
 
 
@@ -55,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write_page(results: Results, figures: dict[str, str]) -> str:
     """The page as markdown; ``figures`` maps a plot's name to its path from the page."""
     findings = all_findings(results)
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in summary(findings).items() if n)
+    counts = ", ".join(
+        f"{n} {VERBS[verdict][n > 1]}" for verdict, n in summary(findings).items() if n
+    )
     parts = [
         "# The papers' claims, checked",
         "",
