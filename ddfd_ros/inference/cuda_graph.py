@@ -46,7 +46,7 @@ def drop_current_context(handle: int) -> None:
     """Take a context off the calling thread's stack in the driver, if it lies on top there.
 
     For a primary context pycuda's ``detach`` leaves that out: it counts on the release of a
-    context to do it, which holds for contexts of one's own only.
+    context to do it, which holds for contexts of one's own only. Call it before that release.
     """
     driver, current = load_driver(), _HANDLE()
     driver.cuCtxGetCurrent(ctypes.byref(current))

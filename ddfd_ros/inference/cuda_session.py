@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -68,6 +69,11 @@ class CudaSession:
         return "{}.{}".format(*self._device.compute_capability())
 
     @property
+    def memory_gb(self) -> int:
+        """The device's memory in gigabytes, rounded up to a multiple of 4."""
+        return 4 * math.ceil(self._device.total_memory() / (4 << 30))
+
+    @property
     def driver(self) -> str:
         """CUDA version the driver supports, such as ``12.6``."""
         number = int(cuda.get_driver_version())
@@ -104,6 +110,12 @@ class CudaSession:
     def synchronize(self) -> None:
         """Wait until everything enqueued is done."""
         self.stream.synchronize()
+
+    def settle(self) -> None:
+        """Wait likewise, whatever becomes of it: before memory that a stream may use is freed."""
+        if self.stream is not None:
+            with contextlib.suppress(CudaError):
+                self.synchronize()
 
     def free_memory_bytes(self) -> tuple[int, int]:
         """Free and total memory of the device, of all processes together."""
@@ -160,6 +172,8 @@ def _leave() -> None:
     if _here.users:
         return
     context, _here.device, _here.context = _here.context, None, None
-    context.detach()  # without pop before: detach would push the context again
+    # First, for the driver may answer with error 709 about a context that has been given back. Not
+    # by pycuda's pop: detach would push the context again.
     with contextlib.suppress(cuda_graph.CudaGraphError):  # no driver library: nothing to do
         cuda_graph.drop_current_context(context.handle)
+    context.detach()

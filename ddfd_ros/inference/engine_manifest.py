@@ -31,6 +31,8 @@ class GpuMachine:
         driver: CUDA version the driver supports, such as ``12.6``.
         tensorrt_version: Of the installed TensorRT.
         can_build: Whether that is the full package, not the lean runtime.
+        memory_gb: The GPU's memory, rounded up to 4 GB; 0: not known, as in older manifests. It
+            tells boards apart whose GPUs have one name: every Jetson Orin's is ``Orin``.
     """
 
     gpu_name: str
@@ -38,6 +40,7 @@ class GpuMachine:
     driver: str
     tensorrt_version: str
     can_build: bool = True
+    memory_gb: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,9 +168,14 @@ class EngineManifest:
             ours, theirs = getattr(self.machine, name), getattr(machine, name)
             if ours != theirs:
                 said.append(f"built for {what} {ours}, this is {theirs}")
+        ours, theirs = self.machine.memory_gb, machine.memory_gb
+        if ours != theirs and ours and theirs:
+            said.append(f"built for a GPU with {ours} GB, this one has {theirs} GB")
         if not self._fits_version(machine.tensorrt_version):
             built = self.machine.tensorrt_version
             said.append(f"built with TensorRT {built}, this is {machine.tensorrt_version}")
+        if not (machine.can_build or self.version_compatible):
+            said.append("built without --version-compatible, which the lean runtime needs")
         return said
 
     def _fits_version(self, installed: str) -> bool:

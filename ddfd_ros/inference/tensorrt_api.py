@@ -19,6 +19,7 @@ progress while building               no       no       yes      yes
 from __future__ import annotations
 
 import importlib
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ LogFunction = Callable[[str, str], None]
 """Receives a severity (``ERROR``, ``WARNING``, ``INFO`` ...) and a message."""
 
 _KEPT_MESSAGES = 5
+_GPU_TROUBLE = re.compile(r"cuda (runtime|driver|error)|out ?of ?memory", re.IGNORECASE)
 _LOGGERS: dict[type, Any] = {}
 """The one logger of each ``ILogger`` class; see ``TensorRt.make_logger``."""
 
@@ -53,6 +55,14 @@ class MessageLog:
             self._errors = [*self._errors[1 - _KEPT_MESSAGES :], text]
         elif severity == "WARNING":
             self._warnings = [*self._warnings[1 - _KEPT_MESSAGES :], text]
+
+    @property
+    def blames_the_gpu(self) -> bool:
+        """Whether an error came from CUDA or for want of memory, not from what TensorRT was given.
+
+        As in ``Error Code 1: Cuda Runtime (out of memory)``, ``Error Code 2: OutOfMemory``.
+        """
+        return any(_GPU_TROUBLE.search(text) for text in self._errors)
 
     def __str__(self) -> str:
         """The errors; the warnings where there are none; or that nothing was said."""
@@ -175,7 +185,7 @@ class TensorRt:
             ) from error
 
     def deserialize(self, runtime: Any, data: bytes, version_compatible: bool) -> Any:
-        """An engine from its bytes; None when TensorRT refuses them (it logs why).
+        """An engine from its bytes; None when TensorRT refuses them or lacks memory (it logs why).
 
         A version-compatible engine carries the runtime it was built with as host code, which must
         be allowed. Allow it for engines of known origin only: the manifest's digest tells.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ class TensorrtBackend(Backend):
         self.manifest = manifest
         self._session = session
         self._engines = sorted(engines, key=lambda engine: len(engine.heads))
+        # Also when it is forgotten: pycuda aborts a process that ends with a context on its stack.
+        self._free = weakref.finalize(self, _abandon, self._engines, session)
 
     @classmethod
     def from_file(cls, path: Path, options: BackendOptions) -> TensorrtBackend:
@@ -154,9 +157,19 @@ class TensorrtBackend(Backend):
         except CudaError as error:
             raise _device_error(error) from error
 
+    def close(self) -> None:
+        """Release the model; calling it twice does no harm.
+
+        Raises:
+            InferenceError: Called in another thread than the one that opened it, where nothing
+                can be freed. It stays open.
+        """
+        if not self._closed:
+            self._session.check_thread()
+        super().close()
+
     def _close(self) -> None:
-        _close(self._engines, self._session)
-        self._engines = []
+        self._free()
 
 
 def machine_of(api: TensorRt, session: CudaSession) -> GpuMachine:
@@ -167,6 +180,7 @@ def machine_of(api: TensorRt, session: CudaSession) -> GpuMachine:
         driver=session.driver,
         tensorrt_version=api.version,
         can_build=api.can_build,
+        memory_gb=session.memory_gb,
     )
 
 
@@ -204,6 +218,13 @@ def _smaller_engines(
                 yield other, read_manifest(other)
         except (DdfdError, OSError):
             continue
+
+
+def _abandon(engines: list[LoadedEngine], session: CudaSession) -> None:
+    """Free everything, if this is the thread it belongs to."""
+    with contextlib.suppress(InferenceError):
+        session.check_thread()
+        _close(engines, session)
 
 
 def _close(engines: list[LoadedEngine], session: CudaSession) -> None:

@@ -36,7 +36,7 @@ class LoadedEngine:
         use_graph: Whether to capture CUDA graphs.
 
     Raises:
-        ModelLoadError: TensorRT refuses the bytes.
+        ModelLoadError: TensorRT refuses the bytes for another reason than the GPU's state.
         ContractError: The engine's tensors are not those of its contract.
         DeviceError: The GPU has too little memory, failed, or is not usable with its driver.
     """
@@ -113,7 +113,12 @@ class LoadedEngine:
         return {name: self._answer(name) for name in heads}
 
     def close(self) -> None:
-        """Free graphs, context, engine and memory, in this order."""
+        """Free graphs, context, engine and memory, in this order, once the GPU is done with them.
+
+        Work may still run where a frame was broken off, as by Ctrl-C. What becomes of it when its
+        memory is freed is undefined (NvInferRuntime.h, ``enqueueV3``).
+        """
+        self._session.settle()
         for graph in self._graphs.values():
             graph.close()
         self._graphs.clear()
@@ -132,6 +137,11 @@ class LoadedEngine:
         api, manifest = self._api, self.manifest
         self._runtime = api.start(api.module.Runtime, api.make_logger(self._log), self._log)
         self._engine = api.deserialize(self._runtime, data, manifest.version_compatible)
+        if self._engine is None and self._log.blames_the_gpu:
+            raise DeviceError(
+                f"TensorRT {api.version}: expected room for an engine of {len(data) / 1e6:.0f} MB "
+                f"on a working GPU, got: {self._log}; free GPU memory, and see dmesg"
+            )
         if self._engine is None:
             raise ModelLoadError(
                 f"TensorRT {api.version}: expected an engine it can load, got: {self._log}; build "
@@ -153,14 +163,31 @@ class LoadedEngine:
         ports: dict[bool, list[Port]] = {True: [], False: []}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
-            shape = tuple(
+            shape: tuple[int | None, ...] = tuple(
                 None if side < 0 else side
                 for side in shape_of(self._engine.get_tensor_shape(name))
             )
+            if name == INPUT_NAME:
+                shape = self._open_sides(shape)
             dtype = self._api.dtype_name(self._engine.get_tensor_dtype(name))
             port = Port(name, dtype, shape)
             ports[self._engine.get_tensor_mode(name) == modes.INPUT].append(port)
         return ports[True], ports[False]
+
+    def _open_sides(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The image's shape with the sides open that the contract leaves open.
+
+        A side with one size only in a range of sizes is none that changes to TensorRT
+        (NvInferRuntime.h, ``getBindingDimensions``); the contract of such an engine fixes neither.
+        """
+        shapes = self.manifest.shapes
+        if shapes.is_fixed or len(shape) < 3:
+            return shape
+        sides = tuple(
+            None if side == low == high else side
+            for side, low, high in zip(shape[-3:-1], shapes.minimum, shapes.maximum, strict=True)
+        )
+        return (*shape[:-3], *sides, shape[-1])
 
     def _allocate(self) -> None:
         """Memory for the largest size; addresses stay the same from here on."""

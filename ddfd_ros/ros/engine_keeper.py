@@ -66,6 +66,7 @@ class EngineKeeper:
         self._next_try = 0.0
         self._given_up: set[tuple[int, int]] = set()
         self._bad: set[str] = set()  # digests of engines that load but must not serve
+        self._built: set[tuple[int, int]] = set()  # sizes built for, no engine of which served yet
         self._since = self._served_since = time.monotonic()
         self._path = plan.engine_path
         self._parts = PartWatch()
@@ -134,12 +135,11 @@ class EngineKeeper:
             return
         try:
             self._swap_in(path, wish)
-        except ModelLoadError as error:  # wrong or refused: build it again, once
-            digest = self._digest(path)
-            if digest in self._bad or not self._plan.build:
-                self._give_up(wish, error)
-            self._bad.add(digest)
+        except ModelLoadError as error:  # wrong or refused: build one, but not one after another
+            self._bad.add(self._digest(path))
             self._reason = str(error)
+            if (wish.height, wish.width) in self._built or not self._plan.build:
+                self._give_up(wish, error)
         except (DdfdError, OSError) as error:
             if not self._stop.is_set():
                 self._failed(str(error))
@@ -201,6 +201,7 @@ class EngineKeeper:
                     self._stop.is_set,
                     lambda line: self._tell(f"{line} ({time.monotonic() - start:.0f} s)"),
                 )
+                self._built.add((wish.height, wish.width))
         self._say("info", f"TensorRT: {path.name} ready after {time.monotonic() - start:.0f} s")
         return path
 
@@ -219,6 +220,7 @@ class EngineKeeper:
         except BaseException:
             self._call(lambda _: backend.unstage())
             raise
+        self._built.discard((wish.height, wish.width))
         self._path, self._served_since = path, time.monotonic()
         self._sha256, self._reason = self._digest(path), ""
         self._say("info", f"TensorRT: {path.name} serves from now on ({engine.device})")

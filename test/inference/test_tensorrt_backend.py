@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import os
 import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,6 +203,15 @@ def test_sizes_within_a_range_and_beyond_it(write_engine, make):
             backend.infer(golden_image(64, 192, 1))
 
 
+def test_a_range_with_one_height_only(write_engine, make):
+    """TensorRT then tells a fixed height, the contract an open one."""
+    shapes = ShapeRange((64, 64), (64, 96), (64, 160))
+    with open_backend(write_engine(shapes=shapes)) as backend:
+        for width in (64, 160):
+            check(make, backend, 64, width, 5)
+        assert not backend.takes(96, 96)
+
+
 def test_smaller_engines_answer_for_fewer_heads(write_engine, make, gpu):
     depth = write_engine("depth.engine", heads=["depth_m"])
     path = write_engine()
@@ -275,6 +286,23 @@ def test_too_little_memory_says_so_and_leaves_nothing(write_engine, gpu, monkeyp
     assert gpu._primary.retained == 0
 
 
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("engine", r"expected room .* Cuda Runtime \(out of memory\)"), ("context", "OutOfMemory")],
+)
+def test_no_room_in_tensorrt_is_the_devices_fault_not_the_engines(
+    write_engine, make, gpu, monkeypatch, what, words
+):
+    path = write_engine()
+    monkeypatch.setenv("STANDIN_NO_ROOM", what)
+    with pytest.raises(DeviceError, match=words):
+        open_backend(path)
+    assert not gpu._live
+    monkeypatch.delenv("STANDIN_NO_ROOM")
+    with open_backend(path) as backend:
+        check(make, backend, 64, 96, 1)
+
+
 def test_what_fails_while_opening_is_freed_before_the_context(write_engine, gpu, monkeypatch):
     path = write_engine()
     monkeypatch.setenv("STANDIN_MEMORY", "30000")
@@ -303,6 +331,60 @@ def test_another_thread_is_refused(write_engine):
         thread.join()
     assert len(caught) == 1
     assert "belongs to one thread" in caught[0]
+
+
+def test_another_thread_that_closes_is_refused_and_the_right_one_still_can(
+    write_engine, make, gpu
+):
+    backend, caught = open_backend(write_engine()), []
+
+    def end():
+        try:
+            backend.close()
+        except InferenceError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join()
+    assert len(caught) == 1
+    assert "belongs to one thread" in caught[0]
+    check(make, backend, 64, 96, 1)
+    backend.close()
+    assert not gpu._live
+    assert gpu._primary.retained == 0
+
+
+@pytest.mark.parametrize("last", ["", "del backend"], ids=["exit", "garbage"])
+def test_a_backend_that_nobody_closes_does_not_abort_the_process(write_engine, gpu, last):
+    code = (
+        "import sys\n"
+        "from ddfd_ros.core.metadata import golden_image\n"
+        "from ddfd_ros.inference import open_backend\n"
+        "backend = open_backend(sys.argv[1])\n"
+        "backend.infer(golden_image(64, 96, 1))\n" + last
+    )
+    paths = [str(Path(gpu.__file__).parents[1]), str(Path(__file__).parents[2])]
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(write_engine())],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_frame_that_is_broken_off_is_waited_for_before_its_memory_goes(
+    write_engine, gpu, monkeypatch
+):
+    def interrupt(target, source):
+        raise KeyboardInterrupt
+
+    with open_backend(write_engine()) as backend:
+        monkeypatch.setattr(backend._session, "to_host", interrupt)
+        with pytest.raises(KeyboardInterrupt):  # the network is enqueued by then
+            backend.infer(golden_image(64, 96, 1))
+    assert not gpu._live
+    assert not gpu._faults
 
 
 def test_two_engines_in_one_thread_and_reopening(write_engine, make, gpu):
@@ -396,8 +478,9 @@ def test_malformed_manifests_are_refused(write_engine):
         ({"gpu_name": "Older"}, "built for GPU Older, this is Stand-in"),
         ({"compute_capability": "7.2"}, "built for compute capability 7.2, this is 8.7"),
         ({"tensorrt_version": "8.6.1"}, r"built with TensorRT 8\.6\.1, this is 10\.13"),
+        ({"memory_gb": 64}, "built for a GPU with 64 GB, this one has 8 GB"),
     ],
-    ids=["GPU", "capability", "TensorRT"],
+    ids=["GPU", "capability", "TensorRT", "board of the same GPU name"],
 )
 def test_foreign_engines_are_refused_by_their_manifest(write_engine, machine, words):
     path = write_engine(machine=dataclasses.replace(MACHINE, **machine))
@@ -425,6 +508,13 @@ def test_version_compatible_engines(write_engine, built, installed, compatible, 
     manifest = read_manifest(write_engine(machine=machine, version_compatible=compatible))
     here = dataclasses.replace(MACHINE, tensorrt_version=installed)
     assert bool(manifest.mismatches(here)) != fits
+
+
+@pytest.mark.parametrize("compatible", [False, True])
+def test_the_lean_runtime_takes_version_compatible_engines_only(write_engine, compatible):
+    manifest = read_manifest(write_engine(version_compatible=compatible))
+    said = manifest.mismatches(dataclasses.replace(MACHINE, can_build=False))
+    assert ("the lean runtime needs" in "; ".join(said)) != compatible
 
 
 def test_bytes_that_tensorrt_refuses(write_engine, gpu):

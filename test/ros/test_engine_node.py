@@ -227,6 +227,38 @@ keeper.ask_to_end(); worker.stop(); assert keeper.wait(10)
     assert part.is_file()
 
 
+def test_engines_that_fail_here_are_not_built_one_after_another(gpu, tools, tmp_path):
+    """Two builds never give the same bytes, so that a digest does not tell a second failure."""
+    script = """
+from ddfd_ros.inference.base import ParityError
+from ddfd_ros.inference.tensorrt_backend import TensorrtBackend
+from ddfd_ros.ros import engine_keeper
+def wrong(self):
+    raise ParityError("wrong here")
+TensorrtBackend.self_test = wrong
+builds, build = [], engine_keeper.build_engine
+def counted(*arguments):
+    builds.append(arguments)
+    return build(*arguments)
+engine_keeper.build_engine = counted
+plan = replace(plan, engine_path=None, reason="none yet")  # found by the keeper
+backend, keeper = keep()
+worker.call(lambda owned: owned.infer(golden_image(64, 96, 1)))
+deadline = time.monotonic() + 90
+while len(builds) < 3 and time.monotonic() < deadline:
+    if "no engine for 96x64: wrong here" in keeper.status.degraded:
+        break
+    time.sleep(0.05)
+print("builds", len(builds), keeper.status.degraded)
+keeper.ask_to_end(); worker.stop(); assert keeper.wait(30)
+"""
+    model = tools.write_model(tmp_path / "tiny.onnx")
+    make_engine(model, engine_of(tmp_path))
+    said = run_worker(model, script)
+    assert "builds 1 " in said
+    assert "no engine for 96x64: wrong here" in said
+
+
 def test_the_keeper_outlives_the_files_of_its_engine(gpu, tools, tmp_path):
     script = """
 engine_parts.PartWatch.__init__.__defaults__ = (0.3,)

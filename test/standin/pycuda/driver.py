@@ -1,10 +1,11 @@
 """Stands in for ``pycuda.driver``: device memory is host memory, streams run when waited for.
 
 It is as strict as the real one: work without a current context fails, a stream does nothing
-before it is synchronised, freed memory is gone. Contexts behave as in pycuda's ``cuda.hpp``: there
-is a stack in pycuda and one in the driver, ``detach`` leaves a primary context on the latter, and
-a thread that ends with a context on the former ends the process. Names that do not exist in pycuda
-begin with an underscore. Settings, from the environment:
+before it is synchronised, freed memory is gone, and must not be in use by a stream any more.
+Contexts behave as in pycuda's ``cuda.hpp``: there is a stack in pycuda and one in the driver,
+``detach`` leaves a primary context on the latter, and a thread that ends with a context on the
+former ends the process. Names that do not exist in pycuda begin with an underscore. Settings,
+from the environment:
 
 ``STANDIN_GPU``: name and compute capability, such as ``Stand-in;8.7``.
 ``STANDIN_FAIL``: a path; while that file exists, kernels fail with what it contains, and from then
@@ -49,20 +50,29 @@ _faults: list[str] = []
 """What would have ended the process; only under pytest, whose tests look at it."""
 
 
-def _fault(text: str) -> None:
-    if "pytest" in sys.modules:
-        _faults.append(text)
+_TESTED = "pytest" in sys.modules
+
+
+def _fault(
+    text: str,
+    faults: list[str] | None = _faults if _TESTED else None,
+    write=os.write,
+    end=os.abort,
+) -> None:
+    """End the process; all it needs is held, for at the interpreter's end globals are gone."""
+    if faults is not None:
+        faults.append(text)
         return
-    print(f"stand-in: {text}", file=sys.stderr, flush=True)
-    os.abort()
+    write(2, f"stand-in: {text}\n".encode())
+    end()
 
 
 class _Stack(list):
-    """pycuda's stack of a thread, freed when the thread ends."""
+    """pycuda's stack of a thread, freed when the thread ends, that of the first at the exit."""
 
-    def __del__(self) -> None:
+    def __del__(self, fault=_fault) -> None:
         if self:
-            _fault("the context stack was not empty when its thread ended")
+            fault("the context stack was not empty when its thread ended")
 
 
 class _Stacks(threading.local):
@@ -100,6 +110,12 @@ def _driver_call(name: str) -> None:
         raise LogicError(f"{name} failed: context is destroyed")
     if _primary.broken:
         raise LogicError(f"{name} failed: {_primary.broken}")
+
+
+def _check_idle(what: str) -> None:
+    """Nothing that streams have still to do may lose its memory; a broken context does no more."""
+    if not _primary.broken and any(stream._queue for stream in _streams.values()):
+        _fault(f"{what} was freed while a stream had work to do")
 
 
 def _current() -> Context:
@@ -226,6 +242,8 @@ class Stream:
         return self._handle
 
     def synchronize(self) -> None:
+        if _primary.broken:
+            self._queue = []
         _driver_call("cuStreamSynchronize")
         if self._capture is not None:
             raise LogicError("cuStreamSynchronize failed: operation not permitted when capturing")
@@ -264,13 +282,16 @@ class _Memory:
         self._context = _current()
         next(_allocations)
         self._size = size
-        self._array = np.zeros(size, np.uint8)
+        room = np.zeros(size + 255, np.uint8)
+        start = -room.ctypes.data % 256  # as cuMemAlloc aligns it, and TensorRT demands
+        self._array = room[start : start + size]
         self._address = self._array.ctypes.data
         _live[self._address] = self
 
     def free(self) -> None:
         if self._context is None:
             raise LogicError("device_allocation::free failed: invalid resource handle")
+        _check_idle(type(self).__name__)
         if self._context._reached():
             del _live[self._address]
         self._context = None
@@ -327,6 +348,7 @@ def _check_page_locked(array: np.ndarray) -> None:
 
 
 def memcpy_htod_async(dest, src, stream=None) -> None:
+    _driver_call("cuMemcpyHtoDAsync")
     _check_page_locked(src)
     target = int(dest)
     if target not in _live:
@@ -335,6 +357,7 @@ def memcpy_htod_async(dest, src, stream=None) -> None:
 
 
 def memcpy_dtoh_async(dest, src, stream=None) -> None:
+    _driver_call("cuMemcpyDtoHAsync")
     _check_page_locked(dest)
     source = int(src)
     if source not in _live:
@@ -350,8 +373,16 @@ class _Driver:
         self.numbers = itertools.count(1)
         self.launches = 0
 
+    def _refusal(self) -> int:
+        """The code with which everything is answered without a context that works."""
+        if not _stacks.driver:
+            return 201
+        return 709 if not _primary.retained else 700 if _primary.broken else 0
+
     def cuStreamBeginCapture_v2(self, stream, mode):  # noqa: N802
         assert mode in (0, 1, 2)
+        if code := self._refusal():
+            return code
         if os.environ.get("STANDIN_NO_GRAPH"):
             return 900
         _streams[stream.value]._capture = []
@@ -369,12 +400,16 @@ class _Driver:
 
     def cuGraphInstantiateWithFlags(self, executable, graph, flags):  # noqa: N802
         assert flags == 0
+        if code := self._refusal():
+            return code
         number = next(self.numbers)
         self.graphs[number] = list(self.graphs[graph.value])
         executable._obj.value = number
         return 0
 
     def cuGraphLaunch(self, executable, stream):  # noqa: N802
+        if code := self._refusal():
+            return code
         self.launches += 1
         for work in self.graphs[executable.value]:
             _streams[stream.value]._enqueue(work)
@@ -389,6 +424,8 @@ class _Driver:
         return 0
 
     def cuCtxGetCurrent(self, context):  # noqa: N802
+        if _stacks.driver and not _primary.retained:
+            return 709  # cuda.h: what is current is a primary context that is not initialised
         context._obj.value = _stacks.driver[-1] if _stacks.driver else None
         return 0
 

@@ -2,11 +2,13 @@
 
 Only names of the real packages are public here, with the real signatures; ``test_bindings.py``
 compares them with the wheels of TensorRT 8.6, 10 and 11. What a version lacks is taken away below.
-A plan names the version and the GPU it was built for and is refused elsewhere, as a real one is.
+A plan names the version and the GPU it was built for and is refused elsewhere, as a real one is;
+the lean runtime takes version-compatible ones only. Two builds never give the same bytes.
 
 ``STANDIN_TENSORRT``: version (default 10.13.0). ``STANDIN_LEAN``: no builder.
 ``STANDIN_STEPS``: steps of a build; ``STANDIN_STEP_S``: seconds each takes.
 ``STANDIN_OPEN_S``: seconds an engine takes to be loaded.
+``STANDIN_NO_ROOM``: ``engine`` or ``context``: there is too little memory for it.
 ``STANDIN_OLD_DRIVER``: the driver is older than this TensorRT's CUDA.
 ``STANDIN_WRONG``: a factor on everything that a *built* engine computes: a broken TensorRT.
 """
@@ -337,6 +339,7 @@ class Builder:
         head = {
             "version": __version__,
             "gpu": _gpu(),
+            "nonce": os.urandom(8).hex(),
             "compatible": "VERSION_COMPATIBLE" in {flag.name for flag in config._flags},
             "flags": sorted(flag.name for flag in config._flags),
             "workspace": config._pool.get(MemoryPoolType.WORKSPACE, 0),
@@ -403,8 +406,12 @@ class _OnDevice:
         self._driver = driver
 
     def __del__(self) -> None:
-        if not (self._driver._stacks.driver and self._driver._primary.retained):
-            self._driver._fault(f"{type(self).__name__} was destroyed after its CUDA context")
+        driver = self._driver
+        if driver._stacks is None:  # the interpreter ends
+            return
+        if not (driver._stacks.driver and driver._primary.retained):
+            driver._fault(f"{type(self).__name__} was destroyed after its CUDA context")
+        driver._check_idle(type(self).__name__)
 
 
 class IExecutionContext(_OnDevice):
@@ -425,6 +432,9 @@ class IExecutionContext(_OnDevice):
         return self._shape if name == self._engine._head["input"] else self._shape[:2]
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
+        if int(memory) % 256:
+            _complain(self._engine._logger, f"set_tensor_address: {name} is not aligned")
+            return False
         self._addresses[name] = int(memory)
         return name in self._engine._tensors
 
@@ -446,6 +456,7 @@ class IExecutionContext(_OnDevice):
         driver._kernel_check()
         engine = self._engine
         size = int(np.prod(shape))
+        assert driver._live[addresses[engine._head["input"]]]._size >= size
         source = (ctypes.c_ubyte * size).from_address(addresses[engine._head["input"]])
         image = np.ctypeslib.as_array(source).reshape(shape)
         names = [item.name for item in engine._session.get_outputs()]
@@ -457,6 +468,7 @@ class IExecutionContext(_OnDevice):
         answers = engine._session.run(names, feed)
         for name, value in zip(names, answers, strict=True):
             answer = np.ascontiguousarray((value * engine._head["wrong"]).astype(value.dtype))
+            assert driver._live[addresses[name]]._size >= answer.nbytes
             ctypes.memmove(addresses[name], answer.ctypes.data, answer.nbytes)
 
 
@@ -474,13 +486,12 @@ class ICudaEngine(_OnDevice):
         graph = self._model.graph
         self._tensors = {item.name: ITensor(item) for item in [*graph.input, *graph.output]}
         self._names = list(self._tensors)
+        # NvInferRuntime.h: -1 for sides that vary within the profile, whatever the network says.
         low, _, high = self._head["shapes"]
-        if low == high:  # a profile of one size makes an engine without dynamic sides
-            for tensor in self._tensors.values():
-                if -1 not in tensor.shape:
-                    continue
-                fixed = tuple(high) if len(tensor.shape) == len(high) else tuple(high[:2])
-                tensor.shape = fixed
+        sides = [a if a == b else 0 for a, b in zip(low, high, strict=True)]
+        for tensor in self._tensors.values():
+            if -1 in tensor.shape:
+                tensor.shape = sides[: len(tensor.shape)]
 
     @property
     def num_io_tensors(self) -> int:
@@ -511,7 +522,10 @@ class ICudaEngine(_OnDevice):
         def device_memory_size(self) -> int:
             return 1 << 20
 
-    def create_execution_context(self) -> IExecutionContext:
+    def create_execution_context(self) -> IExecutionContext | None:
+        if os.environ.get("STANDIN_NO_ROOM") == "context":
+            _complain(self._logger, "Error Code 2: OutOfMemory (Requested size was 9 bytes.)")
+            return None
         return IExecutionContext(self)
 
 
@@ -531,7 +545,11 @@ class Runtime:
             return None
         text, _, graph = data[len(_MAGIC) :].partition(b"\n")
         head = json.loads(text)
-        foreign = head["version"] != __version__ and not head["compatible"]
+        if os.environ.get("STANDIN_NO_ROOM") == "engine":
+            _complain(self._logger, "Error Code 1: Cuda Runtime (out of memory)")
+            return None
+        lean = bool(os.environ.get("STANDIN_LEAN"))
+        foreign = (lean or head["version"] != __version__) and not head["compatible"]
         blocked = head["compatible"] and not getattr(self, "engine_host_code_allowed", False)
         if foreign or blocked or head["gpu"] != _gpu():
             _complain(self._logger, "The engine plan file is not compatible with this TensorRT")
