@@ -101,6 +101,8 @@ def convert(
         )
         try:
             backend = _with_deblurring(backend, parameters)
+            if parameters.self_test:
+                backend.self_test()
             return _Conversion(job, parameters, source, camera, backend).run(progress)
         finally:
             backend.close()
@@ -258,7 +260,7 @@ class _Conversion:
 
 def _heads(job: BagJob, available: tuple[str, ...]) -> tuple[str, ...]:
     """The heads to answer, those that have a topic."""
-    heads = job.heads or tuple(head for head in TOPICS if head in available)
+    heads = tuple(dict.fromkeys(job.heads)) or tuple(head for head in TOPICS if head in available)
     missing = [head for head in heads if head not in available]
     if missing or (job.points and "depth_m" not in available):
         raise BagError(

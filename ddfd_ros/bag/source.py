@@ -14,6 +14,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from ddfd_ros.bag.errors import BagError
+from ddfd_ros.core.recordings import unread_log
 from ddfd_ros.core.topic_names import likeliest_camera
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -84,7 +85,8 @@ class BagSource:
             )
         self._files = _stored(path)
         for file in self._files:
-            _refuse_open_recording(file)
+            if problem := unread_log(file):
+                raise BagError(problem)
         try:
             # A folder that is named .bag is taken for a bag of ROS 1.
             indexed = (path / "metadata.yaml").is_file() and path.suffix != ".bag"
@@ -221,16 +223,6 @@ def _stored(path: Path) -> list[Path]:
         return [path]
     found = [one for one in path.iterdir() if one.suffix in _STORED]
     return sorted(found, key=lambda one: (len(one.name), one.name))
-
-
-def _refuse_open_recording(file: Path) -> None:
-    """Refuse a database of which a part still lies in its write-ahead log, which is not read."""
-    log = file.with_name(file.name + "-wal")
-    if file.suffix == ".db3" and log.is_file() and log.stat().st_size:
-        raise BagError(
-            f"{file}: expected a recording that was closed, got one with messages in {log.name}; "
-            f"put them in their place: sqlite3 {file.name} 'PRAGMA wal_checkpoint(TRUNCATE)'"
-        )
 
 
 def _stamp_ns(raw: bytes) -> int:

@@ -49,10 +49,11 @@ def zones(
         uint8 ``[H, W]``.
     """
     near_m, far_m = depth_range_m
-    mask = np.zeros(depth_m.shape, np.uint8)
-    mask[in_dead_zone(depth_m, lens, dead_zone_px)] = DEAD_ZONE
+    with np.errstate(divide="ignore", invalid="ignore"):
+        blur_px = lens.coc_px(depth_m)
+    mask = (blur_px < dead_zone_px) * np.uint8(DEAD_ZONE)  # NaN compares false
     most_px = min(-lens.signed_coc_px(near_m), lens.signed_coc_px(far_m))
     if most_px > 0:
-        mask[in_dead_zone(depth_m, lens, most_px)] |= TWO_SIDES
+        mask |= (blur_px < most_px) * np.uint8(TWO_SIDES)
     mask[~np.isfinite(depth_m)] = UNKNOWN
     return mask

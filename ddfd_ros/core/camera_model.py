@@ -151,11 +151,13 @@ def raw_image_doubts(info: Any | None, topic: str, cloud: bool) -> list[str]:
 
 
 def _distortion_problem(info: Any) -> str:
-    """What is wrong with D: as many numbers as one of OpenCV's models has, or nothing but 0."""
+    """What is wrong with D: as many numbers as one of OpenCV's models has, but for zeros."""
     fisheye = info.distortion_model in FISHEYE_MODELS
     lengths = _FISHEYE_LENGTHS if fisheye else _PINHOLE_LENGTHS
     if len(info.d) in lengths or not any(info.d):
         return ""
+    if fisheye and len(info.d) > 4 and not any(info.d[4:]):
+        return ""  # of drivers that fill an array meant for another model
     return (
         f"camera_info: expected {', '.join(map(str, lengths))} coefficients of distortion "
         f"({info.distortion_model or 'plumb_bob'}), got {len(info.d)}; depth is published with an "

@@ -19,6 +19,7 @@ from ddfd_ros.core.errors import ImageFormatError
 
 _JPEG_BEGIN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_DEPTH = ("16UC1", "32FC1")  # the transport "compressed" takes the former as a PNG of 16 bits
 _TAIL_BYTES = 1 << 16  # MJPEG cameras pad behind the end mark
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {
     0xC4,
@@ -41,7 +42,8 @@ def decode_compressed(msg: Any) -> np.ndarray:
             image of which ``format`` does not tell how it lies in the file.
     """
     what = f"compressed image (format {msg.format!r})"
-    if "compresseddepth" in msg.format.lower():
+    recorded = msg.format.partition(";")[0].strip()
+    if "compresseddepth" in msg.format.lower() or recorded in _DEPTH:
         raise ImageFormatError(
             f"{what}: expected a colour picture, got compressed depth; subscribe to the camera's "
             "colour topic"

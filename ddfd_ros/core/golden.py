@@ -80,7 +80,7 @@ class Golden:
                 input_sha256=str(values["input_sha256"]),
                 samples=samples,
             )
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise ContractError(f"golden: malformed ({error}); export the model again") from error
 
     def image(self) -> np.ndarray:

@@ -184,7 +184,10 @@ class ModelContract:
         arguments["lens"] = None if lens is None else _lens_from_dict(lens)
         golden = arguments.get("golden")
         arguments["golden"] = None if golden is None else Golden.from_dict(golden)
-        return cls(**arguments)
+        try:
+            return cls(**arguments)
+        except TypeError as error:  # of "inputs", which may be absent and so has no kind above
+            raise ContractError(f"contract: {error}; export the model again") from error
 
     @classmethod
     def from_json(cls, text: str) -> ModelContract:
@@ -223,7 +226,7 @@ def _checked_range(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Both ends of each range as numbers, smallest first."""
     try:
         result = {name: (float(low), float(high)) for name, (low, high) in values.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ContractError(
             f"lens_range: expected two numbers for each of {list(_LENS_RANGES)}, got {values!r}"
         ) from error
@@ -264,5 +267,5 @@ def _lens_from_dict(values: Mapping[str, Any]) -> LensConfig:
     _refuse_keys("lens", set(values), names, names)
     try:
         return LensConfig(**{name: float(value) for name, value in values.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ContractError(f"lens: {error}") from error

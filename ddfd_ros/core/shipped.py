@@ -57,13 +57,17 @@ def resolve_model(model: str, *suffixes: str, parameter: str = "model_path") -> 
     Raises:
         ModelLoadError: Neither; the message lists what there is.
     """
-    path = Path(model).expanduser()
-    if model and path.is_file():
-        return path
+    unreadable = ""
+    try:
+        path = Path(model).expanduser()
+        if model and path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # a folder that is closed to us, no home
+        unreadable = f" ({error})"
     shipped = shipped_models(*suffixes)
     if model in shipped:
         return shipped[model]
     raise ModelLoadError(
         f"{parameter}: expected a model file or one of the shipped models {sorted(shipped)}, got "
-        f"{model!r}; check {parameter} (absolute paths are safest)"
+        f"{model!r}{unreadable}; check {parameter} (absolute paths are safest)"
     )

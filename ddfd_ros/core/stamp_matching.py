@@ -9,8 +9,8 @@ _KEPT = 60
 _JUMP_NS = 10**9
 _REFERENCE_NS = 5 * 10**9
 """How long an answer may take: of the reference that much is kept, by its stamps."""
-_REFERENCE_BYTES = 256 << 20
-"""But no more than this: 218 images of 640x480 and 32 bits."""
+_MOST_BYTES = 256 << 20
+"""But of neither stream more than this: 218 images of 640x480 and 32 bits."""
 
 
 class StampMatcher:
@@ -18,7 +18,8 @@ class StampMatcher:
 
     A pair is only decided when a reference message at or after ours has come: the one before may
     be farther away. Stamps that jump back (a bag that starts again) begin anew. Ours may come up
-    to 5 s after the reference; of that, no more than 256 MiB is kept.
+    to 5 s after the reference. Of either no more than 256 MiB is kept, also while the other is
+    silent.
 
     Args:
         tolerance_s: Largest difference of the two stamps.
@@ -36,7 +37,7 @@ class StampMatcher:
         if self._ours and stamp_ns < self._ours[-1][0] - _JUMP_NS:
             self._begin_anew()
         self._ours.append((stamp_ns, message))
-        while len(self._ours) > _KEPT:
+        while len(self._ours) > _KEPT or len(self._ours) > 1 and self._ours_bytes() > _MOST_BYTES:
             self._ours.popleft()
             self.unmatched += 1
         return self._pairs()
@@ -58,9 +59,12 @@ class StampMatcher:
     def _forget(self, before_ns: int) -> None:
         """Let go of the reference before this stamp, and of what is too much."""
         while len(self._reference) > 1 and (
-            self._reference[0][0] < before_ns or self._bytes > _REFERENCE_BYTES
+            self._reference[0][0] < before_ns or self._bytes > _MOST_BYTES
         ):
             self._bytes -= _size(self._reference.popleft()[1])
+
+    def _ours_bytes(self) -> int:
+        return sum(_size(message) for _, message in self._ours)
 
     def _begin_anew(self) -> None:
         self._ours.clear()

@@ -78,10 +78,7 @@ def read_metadata(data: bytes) -> dict[str, str]:
 
 
 def keep_outputs(data: bytes, outputs: Collection[str]) -> bytes:
-    """The same model with only ``outputs`` and the nodes and weights these depend on.
-
-    Returns ``data`` itself when it already has exactly these outputs.
-    """
+    """The same model with only ``outputs`` and the nodes and weights these depend on."""
     parts: list[bytes | memoryview] = []
     for number, payload, whole in _fields(memoryview(data)):
         if number == _MODEL_GRAPH:

@@ -36,6 +36,7 @@ from ddfd_ros.core.image_codec import decode, decode_depth
 from ddfd_ros.core.metadata import ModelContract
 from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.inference import open_backend
+from ddfd_ros.inference.onnx_backend import OnnxBackend
 from ddfd_ros.ros.parameters import NodeParameters
 
 MODEL = "ddfd-lite-nyu-8m"
@@ -367,6 +368,30 @@ def test_what_cannot_be_done_is_said(recorded, tmp_path, capsys, arguments, word
     assert main([str(recorded), str(out), *ARGUMENTS, *arguments]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
+
+
+def test_a_head_that_is_named_twice_is_answered_once(recorded, tmp_path):
+    arguments = [str(recorded), str(tmp_path / "out"), *ARGUMENTS, "--heads", "depth", "depth"]
+    assert main(arguments) == 0
+    with AnyReader([tmp_path / "out"]) as reader:
+        assert sorted(reader.topics) == ["/depth/camera_info", "/depth/image_rect"]
+
+
+def test_a_runtime_that_answers_wrongly_is_refused_as_by_the_node(
+    recorded, tmp_path, capsys, monkeypatch
+):
+    right = OnnxBackend._infer
+
+    def wrong(self, image, heads):
+        answers = right(self, image, heads)
+        return {name: value * value.dtype.type(2) for name, value in answers.items()}
+
+    monkeypatch.setattr(OnnxBackend, "_infer", wrong)
+    out = tmp_path / "out"
+    assert main([str(recorded), str(out), *ARGUMENTS]) == 2
+    assert "self-test: expected the contract's golden answers" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([str(recorded), str(out), *ARGUMENTS, "self_test=false"]) == 0
 
 
 def test_nothing_is_overwritten_unasked(recorded, tmp_path, capsys):

@@ -92,3 +92,11 @@ def test_a_mosaic_that_cannot_be_known_is_refused(text):
 def test_a_mosaic_without_a_whole_cell_is_refused():
     with pytest.raises(ImageFormatError, match="at least 3, got 64x2"):
         decoded("bayer_rggb8; png compressed ", mosaic("rggb")[:2], ".png")
+
+
+def test_depth_as_a_plain_png_is_no_picture():
+    """As the raw image of that encoding is none."""
+    depth_mm = np.full((48, 64), 1500, np.uint16)
+    with pytest.raises(ImageFormatError, match="got compressed depth; subscribe to the camera's"):
+        decoded("16UC1; png compressed ", depth_mm, ".png")
+    assert decoded("mono16; png compressed ", depth_mm, ".png")[0, 0, 0] == 1500 >> 8

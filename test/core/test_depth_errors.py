@@ -223,3 +223,14 @@ def test_what_is_kept_of_the_reference_has_an_end():
     assert len(large._reference) == 16  # 256 MiB
     many.add_ours(9_900_000_000, "a")
     assert len(many._reference) == 110  # a second before ours
+
+
+def test_what_is_kept_of_ours_while_the_reference_is_silent_has_an_end():
+    many, large = StampMatcher(0.02), StampMatcher(0.02)
+    for number in range(100):
+        many.add_ours(number * 10**8, "o")
+        large.add_ours(number * 10**8, _Image)
+    assert len(many._ours) == 60
+    assert len(large._ours) == 16  # 256 MiB
+    assert large.unmatched == 84
+    assert len(large.add_reference(99 * 10**8, "r")) == 1

@@ -259,3 +259,20 @@ def test_malformed_sidecars(tmp_path, text):
 def test_inputs_and_lens_range_are_checked(changes, message):
     with pytest.raises(ContractError, match=message):
         contract(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("inputs", None),
+        ("inputs", [["image"]]),
+        ("lens", {"f_number": 10**400}),
+        ("lens_range", {"px_per_dioptre": [1, 10**400], "focus_distance_m": [1, 2]}),
+        ("golden", {"height": math.inf}),
+    ],
+)
+def test_what_json_can_say_and_no_contract_means_is_a_contract_error(name, value):
+    values = contract().to_dict()
+    values[name] = {**values[name], **value} if name in ("lens", "golden") else value
+    with pytest.raises(ContractError):
+        ModelContract.from_json(json.dumps(values))

@@ -61,6 +61,18 @@ def test_resizing_keeps_rays():
     assert (7 - after.cy) / after.fy == pytest.approx((14.5 - before.cy) / before.fy)
 
 
+@pytest.mark.parametrize("scale", [0.25, 1 / 3, 0.7, 2.3])
+def test_resized_depth_stays_at_its_pixels(scale):
+    """Depth that is its own column tells from where each pixel was taken."""
+    columns = np.tile(np.arange(960, dtype=np.float32), (32, 1))
+    picture = np.zeros((32, 960, 3), np.uint8)
+    depth_m = DemoFrame("x", picture, None, columns).resized(scale).depth_m
+    width = depth_m.shape[1]
+    wanted = (np.arange(width) + 0.5) * 960 / width - 0.5
+    assert abs(np.mean(depth_m[0] - wanted)) * width / 960 < 0.15
+    assert np.abs(depth_m[0] - wanted).max() <= 0.5 + 1e-3
+
+
 def test_blur_is_none_at_focus_and_grows_away_from_it():
     rng = np.random.default_rng(1)
     sharp = rng.integers(0, 256, (64, 64, 3), np.uint8)

@@ -142,6 +142,23 @@ def test_a_damaged_recording_is_refused_with_its_path(tmp_path, make):
         list(open_source(str(tmp_path / "bag")).frames())
 
 
+def test_messages_in_a_write_ahead_log_are_not_passed_over(tmp_path, make):
+    make.bag(tmp_path / "bag", [make.pattern()], storage="sqlite3")
+    file = next((tmp_path / "bag").glob("*.db3"))
+    file.with_name(file.name + "-wal").write_bytes(b"messages")
+    for path in (tmp_path / "bag", file):
+        with pytest.raises(InputError, match="expected a recording that was closed"):
+            open_source(str(path))
+
+
+def test_a_recording_that_was_cut_short_is_refused_with_advice(tmp_path, make):
+    make.bag(tmp_path / "bag", [make.pattern()])
+    file = next((tmp_path / "bag").glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="`mcap recover` on the last file of a recording"):
+        open_source(str(tmp_path / "bag"))
+
+
 def test_bag_without_images_names_its_topics(tmp_path, make):
     make.bag(tmp_path / "bag", [])
     with pytest.raises(InputError, match=r"Image or CompressedImage.*/camera/image_raw"):

@@ -14,6 +14,7 @@ from ddfd_demo.errors import InputError
 from ddfd_demo.sources.base import DemoFrame, Intrinsics, Source, SourceInfo
 from ddfd_ros.core import image_codec
 from ddfd_ros.core.camera_model import correct_camera
+from ddfd_ros.core.recordings import unread_log
 from ddfd_ros.core.topic_names import likeliest_camera
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -140,13 +141,17 @@ def _open(path: Path) -> Any:
     from rosbags.highlevel.anyreader import AnyReaderError
     from rosbags.typesys import Stores, get_typestore
 
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if problem := unread_log(file):
+            raise InputError(problem)
     try:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
     except (AnyReaderError, OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: expected a ROS 2 bag (a folder with metadata.yaml, or one .mcap or .db3 "
-            f"file), got one that cannot be read: {error}; try `ros2 bag reindex` on it"
+            f"file), got one that cannot be read: {error}; try `ros2 bag reindex` on it, or "
+            "`mcap recover` on the last file of a recording that was cut short"
         ) from error
     return _Closing(reader)
 

@@ -71,7 +71,8 @@ class DemoFrame:
             self,
             image_rgb=_resize(self.image_rgb, scale, colour),
             sharp_rgb=_resize(self.sharp_rgb, scale, colour),
-            depth_m=_resize(self.depth_m, scale, cv2.INTER_NEAREST),
+            # INTER_NEAREST goes by pixel corners: half a pixel beside the colours.
+            depth_m=_resize(self.depth_m, scale, cv2.INTER_NEAREST_EXACT),
             intrinsics=None if self.intrinsics is None else self.intrinsics.scaled(scale),
         )
 
