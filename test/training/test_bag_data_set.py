@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import struct
@@ -122,6 +123,40 @@ def test_pairs_by_the_stamps_in_the_headers(tmp_path: Path, storage: str):
     assert dataset.frame_names[1] == str(START_NS + round(1e9 / 30))
     again = pickle.loads(pickle.dumps(dataset))
     assert again[4].sharp_rgb[0, 0, 0] == 50
+
+
+def test_a_damaged_bag_is_explained(tmp_path: Path):
+    with BagMaker(tmp_path / "bag", "sqlite3") as bag:
+        for number in range(20):
+            image, taken = np.full((120, 160, 3), number, np.uint8), number / 30
+            bag.image("/camera/color/image_raw", taken, image, taken)
+            bag.image("/camera/depth/image", taken, np.full((120, 160), 1000, np.uint16), taken)
+    path = next((tmp_path / "bag").glob("*.db3"))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20_000] = b"\xff" * 20_000
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="expected whole messages on .*copy the bag again"):
+        open_dataset("bag", tmp_path / "bag")
+
+
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
+)
+def test_a_forked_process_opens_the_bag_for_itself(tmp_path: Path):
+    """A DataLoader's workers are forks: in files shared with them, all read in wrong places."""
+    with BagMaker(tmp_path / "bag") as bag:
+        bag.image("/camera/color/image_raw", 0.0, colour(0), 0.0)
+        bag.image("/camera/aligned_depth_to_color/image_raw", 0.0, depth(0), 0.0)
+    reader = open_dataset("bag", tmp_path / "bag").reader
+    opened = reader._open()
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+    child = fork.Process(target=lambda: answers.put(reader._open() is opened))
+    child.start()
+    assert answers.get() is False
+    child.join()
+    assert reader._open() is opened
 
 
 def test_the_nodes_answers_in_a_field_test_are_neither_photographs_nor_truth(tmp_path: Path):

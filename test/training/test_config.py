@@ -43,6 +43,14 @@ def test_overrides_reach_inside(tmp_path: Path) -> None:
     assert config.data.sources[0].weight == 2.0
 
 
+def test_an_option_may_be_written_as_a_power_of_ten(tmp_path: Path) -> None:
+    """PyYAML reads 1e-4 as text, of which a loss can make nothing."""
+    path = _write(tmp_path, "loss: {name: thesis2023, options: {gradient_weight: 1e-4}}\n")
+    assert load_config(path).loss.options == {"gradient_weight": 1e-4}
+    options = load_config(path, ["loss.options.ssim_weight=2E0"]).loss.options
+    assert options == {"gradient_weight": 1e-4, "ssim_weight": 2.0}
+
+
 def test_an_override_reaches_one_source_by_its_number(tmp_path: Path) -> None:
     """And says what is wrong where there is no such part."""
     path = _write(tmp_path, "lens: nyu-8m\ndata: {sources: [{weight: 2}, {weight: 3}]}\n")
@@ -69,6 +77,8 @@ def test_an_override_reaches_one_source_by_its_number(tmp_path: Path) -> None:
         ("depth_range_m: [5, 1]", r"depth_range_m: expected metres, .* got \[5, 1\]"),
         ("optimizer: {learning_rate: fast}", "expected a number"),
         ("[1, 2]", "expected a mapping"),
+        ("steps: 5\nsteps: 9", r"recipe\.yaml: expected YAML, got steps twice.*line 2"),
+        ("evaluate: {input: shrap}", r"evaluate\.input: expected auto or sharp, got 'shrap'"),
         ("name: [", r"recipe\.yaml: expected YAML, got .*line 1"),
         ("name: ''", "name: expected that of the run"),
         ("steps: -3", "steps: expected 1 or more, got -3"),

@@ -33,3 +33,5 @@ def test_a_complete_map_is_returned_as_it_is_and_an_empty_one_refused():
     assert fill_depth(full) is full
     with pytest.raises(DatasetError, match="at least one known"):
         fill_depth(np.full((3, 4), np.nan))
+    with pytest.raises(DatasetError, match="frame 7: expected"):
+        fill_depth(np.full((3, 4), np.nan), "frame 7")

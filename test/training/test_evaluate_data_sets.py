@@ -41,6 +41,21 @@ class Answer:
         return self.outputs
 
 
+def test_a_registered_truth_of_16_bits_stays_between_black_and_white(tmp_path: Path):
+    """Interpolation overshoots at edges: the truth was 266 of 255 there, and refused."""
+    rng = np.random.default_rng(0)
+    sharp = np.repeat(rng.integers(0, 2, (60, 80, 1), np.uint16) * 65535, 3, axis=2)
+    sharp = cv2.resize(sharp, (320, 240), interpolation=cv2.INTER_NEAREST)
+    moved = np.array([[1, 0, 2.4], [0, 1, 1.3]])
+    second = cv2.warpAffine(sharp, moved, (320, 240), flags=cv2.INTER_NEAREST, borderMode=2)
+    write(tmp_path / "rgb" / "a.png", cv2.GaussianBlur(sharp, (0, 0), 1.5))
+    write(tmp_path / "sharp" / "a.png", second)
+    data = open_evaluation_set(DataOptions("folder", str(tmp_path), exposure="none"))
+    (item,) = data
+    assert item.notes["registered"] == 1.0
+    assert (item.sharp_rgb.min(), item.sharp_rgb.max()) == (0.0, 255.0)
+
+
 def test_dpdd_truth_keeps_its_16_bits_and_its_exposure(tmp_path: Path):
     rng = np.random.default_rng(0)
     source, target = rng.integers(0, 65535, (2, 24, 32, 3)).astype(np.uint16)
@@ -130,6 +145,10 @@ def test_splits_in_place_of_test(tmp_path: Path):
     (tmp_path / "test.txt").write_text("a")
     assert split_of(DataOptions("folder", str(tmp_path))) == "test"
     assert split_of(DataOptions("folder", "elsewhere")) == "all"
+    (tmp_path / "test.txt").unlink()
+    (tmp_path / "train.txt").touch()
+    with pytest.raises(DatasetError, match=r"expected test\.txt beside train\.txt"):
+        split_of(DataOptions("folder", str(tmp_path)))
     assert {"nyuv2", "dpdd", "diw", "cuhk", "bag"} <= set(DATA_SETS)
     with pytest.raises(DatasetError, match="training split"):
         mean_training_depth_m(DataOptions("realdof", str(tmp_path)))

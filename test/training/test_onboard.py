@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from ddfd_ros.core.errors import DatasetError
 from ddfd_ros.core.lens_calibration import LensCalibration, LensCalibrationError
 from ddfd_ros.core.thin_lens import LensConfig
 from ddfd_ros.inference import open_backend
@@ -64,6 +65,17 @@ def test_pairs_whose_small_aperture_blurs_too_are_both_made_from_the_network_s_o
             recipe(replace(job, sharp_ratio=wrong), MEASURED)
     with pytest.raises(OnboardError, match="--sharp-ratio: expected --pairs beside it"):
         recipe(replace(job, pairs="", natural="mine"), MEASURED)
+
+
+@pytest.mark.parametrize("kind", ["natural", "pairs"])
+def test_what_a_recording_keeps_for_testing_is_not_trained_on(kind, tmp_path):
+    job = Job(**{kind: str(tmp_path)})
+    assert recipe(job, MEASURED)["data"]["sources"][-1]["split"] == "all"
+    (tmp_path / "test.txt").touch()
+    with pytest.raises(DatasetError, match=r"expected train\.txt beside test\.txt"):
+        recipe(job, MEASURED)
+    (tmp_path / "train.txt").touch()
+    assert recipe(job, MEASURED)["data"]["sources"][-1]["split"] == "train"
 
 
 @pytest.mark.parametrize("kind", ["natural", "pairs"])

@@ -387,6 +387,42 @@ def test_pairing_by_name_time_and_order(tmp_path: Path):
         find_views(*places, pair="order")
 
 
+def test_pairing_in_order_counts(tmp_path: Path):
+    """DSC_9 is taken before DSC_10, and two files of one name would be written as one."""
+    image = np.zeros((4, 4, 3), np.uint8)
+    for number in range(3):
+        write(tmp_path / "defocused" / f"DSC_{8 + number}.png", image)
+        write(tmp_path / "sharp" / f"{1 + number}.png", image)
+    places = (tmp_path / "defocused", tmp_path / "sharp")
+    views, _ = find_views(*places, pair="order")
+    assert {v.name: v.sharp.stem for v in views} == {"DSC_8": "1", "DSC_9": "2", "DSC_10": "3"}
+    write(tmp_path / "defocused" / "DSC_9.tif", image)
+    write(tmp_path / "sharp" / "4.png", image)
+    with pytest.raises(DatasetError, match="one file of each name"):
+        find_views(*places, pair="order")
+
+
+def test_a_lone_value_in_a_gap_is_not_its_own_neighbour():
+    """It would be in-painted with, for 20 pixels around."""
+    rows, columns = np.mgrid[:60, :80]
+    depth = np.full((60, 80), 2.0, np.float32)
+    depth[:, 60:] = 3.0
+    gap = (rows - 30) ** 2 + (columns - 40) ** 2 < 100
+    depth[gap] = np.nan
+    depth[30, 40] = 6.0
+    clean = denoise_depth(depth)
+    assert np.isnan(clean[gap]).all()
+    np.testing.assert_array_equal(clean[~gap], depth[~gap])
+    assert np.nanmax(inpaint_depth(clean, "nearest")[0]) == 3.0
+
+
+def test_where_most_values_are_lone_they_are_kept():
+    """A laser's map has hardly a value with a neighbour: that tells nothing of any of them."""
+    depth = np.full((40, 40), np.nan, np.float32)
+    depth[::4, ::4] = 2.0
+    np.testing.assert_array_equal(denoise_depth(depth), depth)
+
+
 def test_denoising_removes_lone_values_and_keeps_edges():
     depth = np.full((40, 40), 2.0, np.float32)
     depth[:, 20:] = 3.0

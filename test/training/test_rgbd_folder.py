@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from ddfd_ros.core.errors import DatasetError
+from ddfd_training.config import SourceConfig
 from ddfd_training.datasets import RgbdFolder
+from ddfd_training.datasets.base import read_rgb
+from ddfd_training.sources import split_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("DDFD_DATA", ROOT.parent / "shared" / "data")) / "rgbd_video"
@@ -67,6 +70,68 @@ def test_a_part_of_the_recording_is_a_scene_whatever_the_split(tmp_path: Path):
     assert [listed.scene_of(i) for i in range(3)] == [parts[43], parts[1], parts[0]]
 
 
+def test_numbers_without_leading_zeros_are_in_order(tmp_path: Path):
+    """Frame 9 is taken before frame 10, so they are of one part or of neighbours."""
+    for frame in range(1, 121):
+        write_image(tmp_path / "rgb" / f"{frame}.png")
+        write_depth(tmp_path / "depth" / f"{frame}.png", np.full((6, 9), 1000, np.uint16))
+    whole = RgbdFolder(tmp_path)
+    parts = {name: whole.scene_of(i) for i, name in enumerate(whole.frame_names)}
+    assert [parts[str(frame)] for frame in range(1, 121)] == [
+        f"part {frame // 6}" for frame in range(120)
+    ]
+
+
+def test_a_list_takes_names_with_spaces_and_a_byte_order_mark(tmp_path: Path):
+    for name in ("kitchen 1", "küche 2", "3"):
+        write_image(tmp_path / "rgb" / f"{name}.png")
+        write_depth(tmp_path / "depth" / f"{name}.png", np.full((6, 9), 1000, np.uint16))
+    (tmp_path / "train.txt").write_bytes("\ufeffküche 2\r\nkitchen 1 \r\n\r\n".encode())
+    assert RgbdFolder(tmp_path, "train").frames == ["küche 2", "kitchen 1"]
+
+
+def test_hidden_files_are_no_frames(tmp_path: Path):
+    """A copy made by macOS leaves ._a.png beside a.png where it copies to other file systems."""
+    for kind in ("rgb", "depth"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "._a.png").write_bytes(b"\0\5\x16\7")
+    write_image(tmp_path / "rgb" / "a.png")
+    write_depth(tmp_path / "depth" / "a.png", np.full((6, 9), 1000, np.uint16))
+    assert RgbdFolder(tmp_path).frames == ["a"]
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path):
+    write_image(tmp_path / "rgb" / "a.png")
+    write_depth(tmp_path / "depth" / "a.png", np.full((6, 9), 10000, np.uint16))
+    write_depth(tmp_path / "depth" / "a.npy", np.full((6, 9), 1.0))
+    with pytest.raises(DatasetError, match=r"one file of each name, got a\.npy and a\.png"):
+        RgbdFolder(tmp_path)
+
+
+def test_what_a_list_keeps_for_testing_is_not_trained_on(tmp_path: Path):
+    source = SourceConfig("folder", str(tmp_path))
+    assert split_of(source) == "all"
+    (tmp_path / "test.txt").write_text("a")
+    with pytest.raises(DatasetError, match=r"expected train\.txt beside test\.txt"):
+        split_of(source)
+    (tmp_path / "train.txt").write_text("b")
+    assert split_of(source) == "train"
+
+
+@pytest.mark.parametrize("thumbnail", [b"", b"\xff\xe1\x00\x08\xff\xd8\xff\xd9.."])
+def test_half_a_photograph_is_refused(tmp_path: Path, thumbnail: bytes):
+    """OpenCV paints the missing half grey; the end of an EXIF thumbnail is not the image's."""
+    image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    data = data[:2] + thumbnail + data[2:]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data + b"trailer")
+    assert read_rgb(path).shape == (60, 80, 3)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DatasetError, match="a broken one"):
+        read_rgb(path)
+
+
 def test_roles_of_the_images(tmp_path: Path):
     write_image(tmp_path / "rgb" / "a.png", 50)
     write_depth(tmp_path / "depth" / "a.png", np.full((6, 9), 1000, np.uint16))
@@ -109,6 +174,7 @@ def test_wrong_folders_and_files_are_explained(tmp_path: Path):
         (np.full((6, 9), 100, np.uint8), "16-bit integers"),
         (np.full((5, 9), 1000, np.uint16), "one size"),
         (np.full((6, 9, 3), 1000, np.uint16), "one channel"),
+        (np.full((6, 9), 3, np.uint16), r"half of it nearer than 0\.003 m.*1 for metres"),
     ],
 )
 def test_wrong_depth_maps_are_refused(tmp_path: Path, values: np.ndarray, message: str):
@@ -121,8 +187,16 @@ def test_wrong_depth_maps_are_refused(tmp_path: Path, values: np.ndarray, messag
 def test_a_broken_array_is_refused(tmp_path: Path):
     write_image(tmp_path / "rgb" / "a.png")
     (tmp_path / "depth").mkdir()
-    (tmp_path / "depth" / "a.npy").write_bytes(b"not an array")
-    with pytest.raises(DatasetError, match="depths in metres"):
+    for content in (b"not an array", b""):
+        (tmp_path / "depth" / "a.npy").write_bytes(content)
+        with pytest.raises(DatasetError, match="depths in metres"):
+            RgbdFolder(tmp_path)[0]
+
+
+def test_millimetres_in_a_floating_point_file_are_refused(tmp_path: Path):
+    write_image(tmp_path / "rgb" / "a.png")
+    write_depth(tmp_path / "depth" / "a.npy", np.linspace(700.0, 4000.0, 54).reshape(6, 9))
+    with pytest.raises(DatasetError, match="got 700 and more, as of millimetres"):
         RgbdFolder(tmp_path)[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ from ddfd_training.config import (
 )
 from ddfd_training.crops import CropDataset, ImageSet, hold_out, stack_pairs
 from ddfd_training.datasets.base import RgbdSample
+from ddfd_training.lens_draws import LensRanges
 from ddfd_training.metrics import depth_metrics
 from ddfd_training.optimizers import build_optimizer, rate_share
 from ddfd_training.sources import open_source
@@ -127,6 +129,33 @@ def test_killed_training_loses_nothing(
     assert load_checkpoint(resumed)[1].training["steps"] == 12
 
 
+def test_killed_while_it_writes_a_checkpoint_it_keeps_the_one_before(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the folder for temporary files is another file system, so that a move copies."""
+    assert train(config, tmp_path, dict(CPU), steps_now=6) is None
+    kept = (tmp_path / "tiny" / "last.ckpt").read_bytes()
+
+    def half(*arguments: object, **others: object) -> None:
+        del others
+        for name in arguments:  # a move's source and target, or torch's content and file
+            if isinstance(name, str | Path) and ".ckpt" in Path(name).name:
+                Path(name).write_bytes(kept[:1000])
+                raise _Killed
+
+    monkeypatch.setattr(shutil, "move", half)
+    save = torch.save
+
+    def half_saved(content: object, file: object) -> None:
+        half(file)
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", half_saved)
+    with pytest.raises(_Killed):
+        train(config, tmp_path, dict(CPU))
+    assert (tmp_path / "tiny" / "last.ckpt").read_bytes() == kept
+
+
 @pytest.mark.parametrize(
     ("save_every", "held_out"),
     [(3, 1), (50, 1), (50, 0)],
@@ -181,6 +210,19 @@ def test_starts_from_other_weights(config: TrainConfig, tmp_path: Path) -> None:
     parameters = dict(load_checkpoint(after)[0].named_parameters())
     for name, value in load_checkpoint(first)[0].named_parameters():
         torch.testing.assert_close(parameters[name], value)
+
+
+def test_a_fit_that_cannot_be_made_is_refused_before_the_training(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    told = NetworkConfig(options={**SMALL, "lens_input": True})
+    for changes in (
+        {"network": config.network},
+        {"network": told, "data": dataclasses.replace(config.data, held_out=0)},
+    ):
+        with pytest.raises(ValueError, match=r"fit_sigma: expected network\.options\.lens_input"):
+            train(dataclasses.replace(config, fit_sigma=True, **changes), tmp_path, dict(CPU))
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_line_reports_errors(
@@ -347,6 +389,20 @@ def test_photographs_that_the_lens_was_not_calibrated_for_are_not_trained_on(
         _sources(calibrated, source, held_out=0).setup()
     told = NetworkConfig(options={**SMALL, "lens_input": True})
     _sources(dataclasses.replace(calibrated, network=told), source, held_out=0).setup()
+
+
+def test_photographs_are_brought_to_the_calibrated_size_in_both_directions(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    for kind in ("rgb", "sharp"):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / "a.png"), np.full((120, 160, 3), 90, np.uint8))
+    source = SourceConfig("folder", str(tmp_path), "all", size=(60, 80))
+    calibrated = dataclasses.replace(config, lens_px=(80, 60))
+    _sources(calibrated, source, held_out=0).setup()
+    flat = dataclasses.replace(source, size=(50, 80))
+    with pytest.raises(DatasetError, match=r"calibrated for, 80x60, got 80x50; .*\[60, 80\]"):
+        _sources(calibrated, flat, held_out=0).setup()
 
 
 def test_to_hold_everything_out_is_refused(config: TrainConfig) -> None:
@@ -521,6 +577,33 @@ def test_sharp_input_is_the_sharp_image(nyuv2_like: Path, config: TrainConfig) -
     assert np.abs(rendered.item(1)["image"].astype(int) - item["image"]).mean() > 0.3
     with pytest.raises(DatasetError, match="input: expected one of auto, sharp, rendered"):
         open_source(dataclasses.replace(source, input="blurry"), config.lens, "unused")
+
+
+def test_blurred_pictures_are_not_scaled(config: TrainConfig) -> None:
+    """Scaled by 1.5 and taken for 1.5 times nearer, their blur would be that of no such lens."""
+    data = dataclasses.replace(config.data, augment="eigen")
+    blurred = dataclasses.replace(config, data=data)
+    for source in (data.sources[0], SourceConfig("dfd_dslr", "", aperture="N2_8")):
+        with pytest.raises(DatasetError, match="augment: eigen scales pictures, and their blur"):
+            _sources(blurred, source, held_out=0).setup()
+    sharp = dataclasses.replace(data.sources[0], input="sharp")
+    _sources(blurred, sharp, held_out=0).setup()
+
+
+def test_a_way_to_blur_what_nothing_blurs_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    """Lenses for photographs, and for ``input: sharp``, which were blurred all the same."""
+    for kind in ("rgb", "sharp"):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / "a.png"), np.full((60, 80, 3), 90, np.uint8))
+    natural = SourceConfig("folder", str(tmp_path), "all")
+    drawn = LensRanges(draws=2)
+    for source, message in (
+        (dataclasses.replace(natural, preset="d3net"), "sources.preset: expected with sharp"),
+        (dataclasses.replace(natural, lenses=drawn), "sources.lenses: expected with sharp"),
+        (dataclasses.replace(config.data.sources[0], lenses=drawn, input="sharp"), "2 draws"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            _sources(config, source, held_out=0).setup()
 
 
 def test_augmentation_keeps_16_bits() -> None:

@@ -43,7 +43,7 @@ def photograph(sample: RgbdSample, camera: DrawnCamera, random: np.random.Genera
     """
     if sample.sharp_rgb is None:
         raise DatasetError(f"{sample.name}: expected an all-in-focus image to blur, got none")
-    depth_m = curved(fill_depth(sample.depth_m), camera.curvature_dioptre)
+    depth_m = curved(fill_depth(sample.depth_m, sample.name), camera.curvature_dioptre)
     rgb = to_planes(sample.sharp_rgb)
     with torch.no_grad():
         image = render_defocus(
@@ -159,7 +159,7 @@ def _photograph_into(
             if depth_m.shape != (height, width):
                 raise DatasetError(
                     f"{tag}: expected images of one size {(height, width)}, "
-                    f"got {depth_m.shape} at number {index}; give the source a size"
+                    f"got {depth_m.shape} of {dataset[index].name}; give the source a size"
                 )
             pictures_of_it = slice(index * ranges.draws, (index + 1) * ranges.draws)
             arrays["defocused_rgb"][pictures_of_it] = images

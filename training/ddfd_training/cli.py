@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
@@ -37,6 +38,26 @@ from ddfd_training.trainer import (
 
 _DECODERS = ("depth_decoder", "sharp_decoder")
 _LAST_LAYERS = ("depth_decoder.out.", "depth_decoder.last.")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that replace the one before only when they are whole.
+
+    Lightning's own are written to the system's folder for temporary files and moved from there,
+    which is a copy where that is another file system: a training that is killed then, or a full
+    disk, leaves half a file in place of the only checkpoint.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint`` beside ``path`` and give it that name when it is whole."""
+        del storage_options
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial")
+        torch.save(checkpoint, partial)
+        partial.replace(target)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +152,7 @@ def train(
     """
     check_range("--steps-now", steps_now, 0)
     folder = out / config.name
+    _check_fit(config)
     check_recipe(folder, config)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -164,6 +186,7 @@ def train(
             log_every_n_steps=min(50, config.save_every),
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # the data module shares the crops out
+            plugins=[WholeCheckpoints()],
             callbacks=[keep, TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 250)],
             logger=[TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="csv")],
             **options,
@@ -187,6 +210,17 @@ def train(
             print(f"deviations: {fit}")
             _save(target, module, contract)
     return target
+
+
+def _check_fit(config: TrainConfig) -> None:
+    """Refuse before the training what its last step would refuse; ValueError says what."""
+    told = config.network.options.get("lens_input")
+    if config.fit_sigma and not (told and config.data.held_out):
+        raise ValueError(
+            "fit_sigma: expected network.options.lens_input: true and data.held_out of 1 or more, "
+            f"whose pictures tell the deviations, got {told} and {config.data.held_out}; leave "
+            "fit_sigma out, or give both"
+        )
 
 
 def _save(target: Path, module: DepthFromDefocus, contract: ModelContract) -> None:

@@ -15,7 +15,7 @@ from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training.calibration.files import CALIBRATION_SUFFIXES, read_calibration
 from ddfd_training.datasets.registry import DATASETS
 from ddfd_training.lens_draws import LensRanges
-from ddfd_training.records import build_record, check_range
+from ddfd_training.records import build_record, check_range, read_yaml
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,12 @@ class EvaluateConfig:
     limit: int = 0
     paper: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what would be taken for ``auto``, naming the key."""
+        if self.input not in ("auto", "sharp"):
+            raise ValueError(f"evaluate.input: expected auto or sharp, got {self.input!r}")
+        check_range("evaluate.limit", self.limit, 0)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -381,7 +387,7 @@ def _plain(text: str, where: str) -> Any:
     if not text or text.startswith("@"):
         return text
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: expected YAML, got {' '.join(str(error).split())}") from error
 

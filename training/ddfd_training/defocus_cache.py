@@ -102,7 +102,7 @@ def render_sample(sample: RgbdSample, settings: RenderSettings) -> np.ndarray:
     if sample.sharp_rgb is None:
         raise DatasetError(f"{sample.name}: expected an all-in-focus image to blur, got none")
     rgb = to_planes(sample.sharp_rgb)
-    depth = torch.from_numpy(fill_depth(sample.depth_m))[None, None]
+    depth = torch.from_numpy(fill_depth(sample.depth_m, sample.name))[None, None]
     with torch.no_grad():
         image = render_defocus(rgb, depth, settings.lens, options=settings.options)
     # The noise of a picture is its own, and the same whenever it is rendered.
@@ -192,7 +192,7 @@ def _render_into(
             if depth_m.shape != (height, width):
                 raise DatasetError(
                     f"{tag}: expected images of one size {(height, width)}, "
-                    f"got {depth_m.shape} at number {index}"
+                    f"got {depth_m.shape} of {dataset[index].name}; give the source a size"
                 )
             arrays["defocused_rgb"][index] = defocused
             arrays["sharp_rgb"][index] = sharp

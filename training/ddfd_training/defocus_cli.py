@@ -119,7 +119,7 @@ def _write(path: Path, image: np.ndarray) -> None:
 
 def _blur(sample: RgbdSample, settings: RenderSettings) -> tuple[np.ndarray, np.ndarray]:
     """The sample through the lens, and its depth with the gaps filled."""
-    filled_m = fill_depth(sample.depth_m)
+    filled_m = fill_depth(sample.depth_m, sample.name)
     whole = RgbdSample(name=sample.name, depth_m=filled_m, sharp_rgb=sample.sharp_rgb)
     return render_sample(whole, settings), filled_m
 

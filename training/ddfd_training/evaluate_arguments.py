@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
@@ -22,6 +20,7 @@ from ddfd_training.lens_argument import HELP as LENS_HELP
 from ddfd_training.lens_argument import lens_at, parse_count, parse_lens, parse_sharpness
 from ddfd_training.metrics_lpips import BACKBONES
 from ddfd_training.paper_table import DEFAULT_FOLDERS
+from ddfd_training.records import read_yaml
 from ddfd_training.sources import PINHOLE_F_NUMBER
 
 DEFAULTS = DataOptions(data="nyuv2", root="")
@@ -257,7 +256,7 @@ def _option(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
         raise DdfdError(f"--option: expected NAME=VALUE, got {text!r}")
-    return name, yaml.safe_load(value)
+    return name, read_yaml(value)
 
 
 def fill_from_recipe(arguments: argparse.Namespace) -> TrainConfig:

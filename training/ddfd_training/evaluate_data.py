@@ -211,13 +211,19 @@ def split_of(options: DataOptions) -> str:
     """The split to test on: the one asked for, or what the set has in place of ``test``.
 
     Raises:
-        DatasetError: No such data set.
+        DatasetError: No such data set, or a folder of one's own lists only what was trained on.
     """
     splits: tuple[str, ...] = getattr(dataset_class(options.data), "splits", ("all",))
     if options.split in splits or options.split != "test":
         return options.split
-    if (Path(options.root) / "test.txt").is_file():  # a folder's own list
+    root = Path(options.root)
+    if (root / "test.txt").is_file():  # a folder's own list
         return "test"
+    if splits == ("all",) and (root / "train.txt").is_file():
+        raise DatasetError(
+            f"{root}: split: expected test.txt beside train.txt, got none, so that what was "
+            "trained on would be tested on; write it, or give the split all"
+        )
     return "val" if "val" in splits else splits[-1]
 
 

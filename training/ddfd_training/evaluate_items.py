@@ -60,7 +60,9 @@ class First(ReadSequence[RgbdSample]):
     def read(self, index: int) -> RgbdSample:
         """Sample ``index``."""
         sample = self._dataset[index]
-        return replace(sample, depth_m=fill_depth(sample.depth_m)) if self._fill else sample
+        if not self._fill:
+            return sample
+        return replace(sample, depth_m=fill_depth(sample.depth_m, sample.name))
 
 
 class Rendered(ReadSequence[Item]):
@@ -138,7 +140,9 @@ class Natural(ReadSequence[Item]):
             notes = {"registered": float(found.converged), "residual_px": found.residual_px}
             if not found.trusted:
                 return replace(item, notes=notes)
-            sharp, box = found.warp(sharp), found.overlap(*image.shape[:2])
+            # Cubic: beside an edge, what has fractions (16-bit truth) goes beyond black and white.
+            sharp = np.clip(found.warp(sharp), 0, 255)
+            box = found.overlap(*image.shape[:2])
         if self._exposure == "global":
             match = match_exposure(sharp[box], image[box])
             notes |= {"exposure_gain": match.gain, "exposure_offset": match.offset}

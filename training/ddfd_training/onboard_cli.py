@@ -215,7 +215,8 @@ def _check_data(arguments: argparse.Namespace) -> int:
     if arguments.natural:
         open_dataset("folder", arguments.natural, "all")
     if arguments.pairs:
-        pairs = open_dataset("folder", arguments.pairs, "all")
+        folder = SourceConfig("folder", arguments.pairs)
+        pairs = open_dataset("folder", arguments.pairs, split_of(folder))
         if pairs.blur == "rendered":
             raise OnboardError(
                 f"--pairs: expected rgb/ and sharp/ in {arguments.pairs}, got no sharp/; put the "

@@ -9,6 +9,8 @@ from typing import Any
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER, LensConfig
+from ddfd_training.config import SourceConfig
+from ddfd_training.sources import split_of
 
 FARTHEST_FOCUS_M = 100.0
 _AROUND_A, _AROUND_FOCUS_DIOPTRE = 0.05, 0.02
@@ -80,8 +82,11 @@ def working_lens(calibration: LensCalibration, width: int) -> LensConfig:
 def _folder(root: str, job: Job, calibration: LensCalibration) -> dict[str, Any]:
     """A recording of the calibrated camera as a source, at the width that is worked with.
 
+    What its lists keep for testing stays apart.
+
     Raises:
         LensCalibrationError: Its frames have another shape than those that were calibrated with.
+        DatasetError: It has a list of what to test on and none of what to train on.
     """
     whole = calibration.height, calibration.width
     recording = job.recording or Recording(whole, whole)
@@ -90,7 +95,7 @@ def _folder(root: str, job: Job, calibration: LensCalibration) -> dict[str, Any]
     source: dict[str, Any] = {
         "dataset": "folder",
         "root": root,
-        "split": "all",
+        "split": split_of(SourceConfig("folder", root)),
         # What was measured, whatever the folder's own lens.json says.
         "options": {"lens": asdict(calibration.lens_for(frame_width, frame_height))},
     }
@@ -124,6 +129,7 @@ def recipe(job: Job, calibration: LensCalibration) -> dict[str, Any]:
     Raises:
         OnboardError: Settings of the job that do not go together.
         LensCalibrationError: A recording's frames have another shape than the calibration's.
+        DatasetError: A recording lists what to test on, but not what to train on.
     """
     if job.sharp_ratio and not job.pairs:
         raise OnboardError(

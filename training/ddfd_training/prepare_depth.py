@@ -20,8 +20,9 @@ _STEP_M = 1e-3
 def denoise_depth(depth_m: np.ndarray, window: int = 5) -> np.ndarray:
     """Remove values that none of their neighbours have; calm the rest by a median of 3x3.
 
-    A value that differs by more than 5 % from the median of its known neighbours is unknown
-    afterwards. Edges stay where they are: a median moves none.
+    A value that differs by more than 5 % from the median of its known neighbours, or has none, is
+    unknown afterwards; the latter are kept where they are most, as in a laser's sparse map. Edges
+    stay where they are: a median moves none.
 
     Args:
         depth_m: float32 ``[H, W]``, NaN where unknown.
@@ -37,10 +38,42 @@ def denoise_depth(depth_m: np.ndarray, window: int = 5) -> np.ndarray:
         return depth_m
     whole = fill_depth(depth_m)
     around = cv2.medianBlur(whole.astype(np.float32), window)
+    around = _beside_gaps(depth_m, known, around, window)
     outlier = np.abs(whole - around) > OUTLIER_SHARE * around
+    lone = known & np.isnan(around)
+    if 2 * np.count_nonzero(lone) < np.count_nonzero(known):
+        outlier |= lone
     calm = cv2.medianBlur(whole.astype(np.float32), 3)
     result = np.where(known & ~outlier, calm, np.float32(np.nan))
     return result.astype(np.float32)
+
+
+def _beside_gaps(
+    depth_m: np.ndarray, known: np.ndarray, around: np.ndarray, window: int
+) -> np.ndarray:
+    """``around``, but beside gaps the median of the known neighbours; NaN where there are none.
+
+    A gap that is filled from the nearest value would make a lone wrong value its own neighbour.
+    """
+    reach = window // 2
+    gaps = cv2.dilate((~known).astype(np.uint8), np.ones((window, window), np.uint8)) > 0
+    rows, columns = np.nonzero(gaps & known)
+    padded = np.pad(depth_m, reach, constant_values=np.nan)
+    neighbours = [
+        padded[rows + down, columns + right]
+        for down in range(window)
+        for right in range(window)
+        if (down, right) != (reach, reach)
+    ]
+    ordered = np.sort(np.stack(neighbours), axis=0)  # NaN last
+    count = np.isfinite(ordered).sum(axis=0)
+    middles = (np.maximum(count - 1, 0) // 2, count // 2)
+    low, high = (ordered[middle, np.arange(rows.size)] for middle in middles)
+    here = depth_m[rows, columns]
+    result = around.copy()
+    # Of two middle values, the nearer one: their mean may lie between two surfaces.
+    result[rows, columns] = np.where(np.abs(low - here) <= np.abs(high - here), low, high)
+    return result
 
 
 def inpaint_depth(

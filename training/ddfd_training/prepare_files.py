@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddfd_ros.core.errors import DatasetError
-from ddfd_training.datasets.base import IMAGE_SUFFIXES, files_in
+from ddfd_training.datasets.base import IMAGE_SUFFIXES, by_stem, counted, files_in
 from ddfd_training.datasets.dfd_dslr import stamp_s
 from ddfd_training.datasets.pairing import pair_nearest
 from ddfd_training.datasets.rgbd_folder import DEPTH_SUFFIXES
@@ -52,14 +52,16 @@ def find_views(
         depth: Depth maps, if any.
         color: The depth camera's colour pictures, if any.
         pair: By what files belong together: ``name`` (without suffix), ``time`` (names are time
-            stamps like 2018-04-26T17:26:34.5), or ``order`` (sorted; counts must agree).
+            stamps like 2018-04-26T17:26:34.5), or ``order`` (of the numbers in their names; counts
+            must agree).
         max_gap_s: With ``time``, the largest difference.
 
     Returns:
         The views, and the names of defocused images that lack something and are left out.
 
     Raises:
-        DatasetError: Nothing there, nothing to prepare, or files that do not pair.
+        DatasetError: Nothing there, nothing to prepare, files that do not pair, or two photographs
+            of one name.
     """
     if pair not in PAIRINGS:
         raise DatasetError(f"pair: expected one of {', '.join(PAIRINGS)}, got {pair!r}")
@@ -70,6 +72,7 @@ def find_views(
     if color is not None and depth is None:
         raise DatasetError("expected depth maps to go with the depth camera's colour, got none")
     images = _list(defocused, IMAGE_SUFFIXES, "defocused")
+    by_stem(images)  # what is written has the photograph's name
     partners: dict[str, dict[Path, Path]] = {}
     for kind, place in (("sharp", sharp), ("depth", depth), ("color", color)):
         if place is not None:
@@ -112,9 +115,14 @@ def _pair(
                 f"{kind}: expected as many files as defocused images to pair them in order, got "
                 f"{len(others)} and {len(images)}; pair by name or time"
             )
-        return dict(zip(images, others, strict=True))
+        first, second = (sorted(files, key=_count) for files in (images, others))
+        return dict(zip(first, second, strict=True))
     if pair == "time":
         times = [[stamp_s(path) for path in files] for files in (images, others)]
         return {images[i]: others[j] for i, j in pair_nearest(times[0], times[1], max_gap_s)}
-    by_name = {path.stem.lower(): path for path in others}
+    by_name = {stem.lower(): path for stem, path in by_stem(others).items()}
     return {p: by_name[p.stem.lower()] for p in images if p.stem.lower() in by_name}
+
+
+def _count(path: Path) -> tuple[str | int, ...]:
+    return counted(path.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -10,9 +11,42 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ddfd_ros.core.lens_calibration import LensCalibrationError
 from ddfd_ros.core.thin_lens import LENS_PRESETS, LensConfig
 from ddfd_training.calibration.files import CALIBRATION_SUFFIXES, read_calibration
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written 1e-4, as in YAML 1.2, and whose keys stand once."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"{key.value} twice; take one away", key.start_mark
+                )
+            seen.add(key.value)
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    [*"-+0123456789"],
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values from YAML; 1e-4 is a number.
+
+    Raises:
+        yaml.YAMLError: It is no YAML, or a mapping has a key twice, of which one would be ignored.
+    """
+    return yaml.load(text, _Loader)
 
 
 def build_record(kind: Any, value: Any, where: str = "") -> Any:

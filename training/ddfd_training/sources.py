@@ -57,6 +57,7 @@ def open_source(
         raise DatasetError(f"input: expected one of {', '.join(INPUTS)}, got {source.input!r}")
     dataset = open_dataset(source.dataset, source.root, split_of(source), **_options(source))
     natural = source.input == "auto" and dataset.blur == "natural"
+    _refuse_unused(source, natural=natural)
     if not natural:
         return _photographed(dataset, lens, cache, source)
     if lens_px:
@@ -76,6 +77,41 @@ def open_source(
     return LazySet(samples, tuple(range(len(samples))), source.weight, dataset.truths, scenes)
 
 
+def _refuse_unused(source: SourceConfig, *, natural: bool) -> None:
+    """DatasetError for a way to blur that pictures are given which nothing blurs."""
+    for name, given in (("lenses", source.lenses.draws), ("preset", source.preset)):
+        if given and natural:
+            raise DatasetError(
+                f"data.sources.{name}: expected with sharp images, which are blurred, got it with "
+                f"the photographs of {source.dataset} {source.root}; leave it out"
+            )
+    if source.lenses.draws and source.input == "sharp":
+        raise DatasetError(
+            "data.sources.lenses: expected none with input: sharp, which blurs nothing, got "
+            f"{source.lenses.draws} draws; leave either out"
+        )
+
+
+def check_augment(source: SourceConfig, augment: str) -> None:
+    """Refuse to scale pictures whose blur tells their distance: the blur would tell another one.
+
+    Args:
+        source: The source.
+        augment: What is done to its crops (``DataConfig.augment``).
+
+    Raises:
+        DatasetError: ``eigen``, and the source's pictures are neither sharp nor the nearly sharp
+            photographs of a small aperture.
+    """
+    small = source.input == "auto" and _options(source).get("aperture") == "N8"
+    if augment == "eigen" and source.input != "sharp" and not small:
+        raise DatasetError(
+            "augment: eigen scales pictures, and their blur with them; expected sources with "
+            f"input: sharp or aperture: N8, got {source.dataset} with input: {source.input}; use "
+            "colour or none"
+        )
+
+
 def _check_size(
     dataset: RgbdDataset, source: SourceConfig, lens_px: Sequence[int], *, told: bool
 ) -> None:
@@ -92,16 +128,18 @@ def _check_size(
     (wide, high), (rows, columns) = lens_px, dataset.frame_size()
     own_rows, own_columns = sample.depth_m.shape
     scale = source.size[1] / own_columns if source.size else 1.0
+    down = source.size[0] / own_rows if source.size else 1.0
     ratio = wide / columns
     same_shape = abs(high / rows / ratio - 1) <= 2 * _SAME_SIZE
-    if same_shape and abs(scale / ratio - 1) <= _SAME_SIZE:
+    same_scale = abs(scale / ratio - 1) <= _SAME_SIZE and abs(down / ratio - 1) <= 2 * _SAME_SIZE
+    if same_shape and same_scale:
         return
     remedy = f"give the source size: [{round(ratio * own_rows)}, {round(ratio * own_columns)}]"
     if not same_shape:
         remedy = "calibrate with images as they are used"
     raise DatasetError(
         f"lens: expected photographs of {source.dataset} {source.root} of the size that the lens "
-        f"was calibrated for, {wide}x{high}, got {round(scale * columns)}x{round(scale * rows)}; "
+        f"was calibrated for, {wide}x{high}, got {round(scale * columns)}x{round(down * rows)}; "
         f"{remedy}"
     )
 
@@ -113,10 +151,23 @@ def _scenes(dataset: RgbdDataset, samples: Prepared, source: SourceConfig) -> tu
 
 
 def split_of(source: SourceConfig) -> str:
-    """The split asked for; a set that has none is taken whole."""
+    """The split asked for; a set that has none is taken whole.
+
+    Raises:
+        DatasetError: No such data set, or a folder of one's own lists only what is not to be
+            trained on.
+    """
     splits = getattr(dataset_class(source.dataset), "splits", ("all",))
-    listed = (Path(source.root) / f"{source.split}.txt").is_file()  # in a folder of one's own
-    return "all" if splits == ("all",) and source.split == "train" and not listed else source.split
+    root = Path(source.root)  # of a folder of one's own, which may hold lists
+    if splits != ("all",) or source.split != "train" or (root / "train.txt").is_file():
+        return source.split
+    for other in ("test.txt", "val.txt"):
+        if (root / other).is_file():
+            raise DatasetError(
+                f"{root}: split: expected train.txt beside {other}, got none, so that what "
+                f"{other} lists would be trained on; write it, or give the split all"
+            )
+    return "all"
 
 
 def _options(source: SourceConfig) -> dict[str, Any]:

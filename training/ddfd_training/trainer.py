@@ -24,7 +24,7 @@ from ddfd_training.image_set import Images, complete, hold_out, to_tensors, with
 from ddfd_training.losses import NAMED_LOSSES
 from ddfd_training.metrics import depth_metrics, image_metrics
 from ddfd_training.optimizers import build_optimizer
-from ddfd_training.sources import open_source
+from ddfd_training.sources import check_augment, open_source
 from ddfd_training.steps import find_step
 from ddfd_training.sync_norm import synchronise
 
@@ -224,6 +224,8 @@ class DefocusData(pl.LightningDataModule):
         data = self.config.data
         # A network for any lens is told that of each photograph, where its set names it.
         told = bool(self.config.network.options.get("lens_input"))
+        for source in data.sources:
+            check_augment(source, data.augment)
         sets = [
             open_source(
                 source, self.config.lens, data.cache, lens_px=self.config.lens_px, told=told

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +43,15 @@ class BagReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._reader: Any = None
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the open files, which belong to one process."""
-        return {"path": self.path, "_reader": None}
+        return {"path": self.path, "_reader": None, "_process": self._process}
 
     def _open(self) -> Any:
-        if self._reader is None:
+        # A forked process shares the place in the files: each would read where the other is.
+        if self._reader is None or self._process != os.getpid():
             from rosbags.highlevel import AnyReader
             from rosbags.highlevel.anyreader import AnyReaderError
             from rosbags.typesys import Stores, get_typestore
@@ -61,7 +65,7 @@ class BagReader:
                     f".mcap or .db3 file), got one that cannot be read: {error}; try "
                     "`ros2 bag reindex` on it"
                 ) from error
-            self._reader = reader
+            self._reader, self._process = reader, os.getpid()
         return self._reader
 
     def close(self) -> None:
@@ -78,12 +82,26 @@ class BagReader:
                 counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
         return {topic: count for topic, count in counts.items() if count}
 
-    def stamps(self, topic: str) -> list[Stamp]:
-        """Times of all messages of a topic. Only the first bytes of each are looked at."""
+    def _messages(self, topic: str, **window: int) -> Iterator[tuple[Any, int, bytes]]:
+        """Connection, time of recording and content of a topic's messages.
+
+        Raises:
+            DatasetError: The bag is damaged there.
+        """
         reader = self._open()
         wanted = [c for c in reader.connections if c.topic == topic]
+        try:
+            yield from reader.messages(connections=wanted, **window)
+        except Exception as error:  # of SQLite, of MCAP, of decompression: they share no class
+            raise DatasetError(
+                f"{self.path}: expected whole messages on {topic}, got {error}; copy the bag "
+                "again, or record it again"
+            ) from error
+
+    def stamps(self, topic: str) -> list[Stamp]:
+        """Times of all messages of a topic. Only the first bytes of each are looked at."""
         stamps = []
-        for _, recorded_ns, raw in reader.messages(connections=wanted):
+        for _, recorded_ns, raw in self._messages(topic):
             # CDR: four bytes that name the byte order, then the header with its stamp.
             order = "<" if raw[1] & 1 else ">"
             seconds, nanoseconds = struct.unpack_from(f"{order}iI", raw, 4)
@@ -94,15 +112,13 @@ class BagReader:
         """The topic's message of that time, or its first one.
 
         Raises:
-            DatasetError: There is none.
+            DatasetError: There is none, or the bag is damaged.
         """
-        reader = self._open()
-        wanted = [c for c in reader.connections if c.topic == topic]
         window = (
             {} if stamp is None else {"start": stamp.recorded_ns, "stop": stamp.recorded_ns + 1}
         )
-        for connection, _, raw in reader.messages(connections=wanted, **window):
-            message = reader.deserialize(raw, connection.msgtype)
+        for connection, _, raw in self._messages(topic, **window):
+            message = self._open().deserialize(raw, connection.msgtype)
             if stamp is None or _taken_ns(message) == stamp.taken_ns:
                 return message
         raise DatasetError(f"{self.path}: expected a message on {topic}, found none; is it whole?")

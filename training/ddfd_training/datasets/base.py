@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -176,12 +177,12 @@ def first_folder(candidates: Iterable[Path], dataset: str, content: str) -> Path
 def files_in(
     folder: Path, dataset: str, suffixes: Sequence[str] = IMAGE_SUFFIXES, pattern: str = "*"
 ) -> list[Path]:
-    """Files of a folder with one of the suffixes in any case, sorted by name.
+    """Files of a folder with one of the suffixes in any case, sorted by name; no hidden ones.
 
     Raises:
         DatasetError: There is none.
     """
-    files = sorted(p for p in folder.glob(pattern) if p.suffix.lower() in suffixes)
+    files = sorted(p for p in folder.glob(pattern) if is_shown(p) and p.suffix.lower() in suffixes)
     if not files:
         raise DatasetError(
             f"{dataset}: expected files {pattern} of type {', '.join(suffixes)} in {folder}, "
@@ -190,9 +191,32 @@ def files_in(
     return files
 
 
+def is_shown(path: Path) -> bool:
+    """Whether a file is not hidden: macOS leaves a ``._NAME.jpg`` beside each image it copies."""
+    return not path.name.startswith(".")
+
+
+def counted(name: str) -> tuple[str | int, ...]:
+    """By what names are sorted in the order of their numbers: ``frame9`` before ``frame10``."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts))
+
+
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:
-    """Files by name without suffix."""
-    return {path.stem: path for path in files}
+    """Files by name without suffix.
+
+    Raises:
+        DatasetError: Two files have one name.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        if other := found.get(path.stem):
+            raise DatasetError(
+                f"{path.parent}: expected one file of each name, got {other.name} and "
+                f"{path.name}; take the one that is not meant out of the folder"
+            )
+        found[path.stem] = path
+    return found
 
 
 def pair_by_stem(first: Path, second: Path, dataset: str) -> dict[str, tuple[Path, Path]]:
@@ -231,7 +255,7 @@ def read_color(path: Path) -> np.ndarray:
         DatasetError: The file is missing or no such image.
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if image is None or image.dtype not in (np.uint8, np.uint16):
+    if image is None or image.dtype not in (np.uint8, np.uint16) or not is_whole(path):
         raise DatasetError(f"expected a readable colour image at {path}, got none or a broken one")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -243,9 +267,23 @@ def read_rgb(path: Path) -> np.ndarray:
         DatasetError: The file is missing or no image.
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
+    if image is None or not is_whole(path):
         raise DatasetError(f"expected a readable colour image at {path}, got none or a broken one")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a JPEG has its end; OpenCV paints what is missing grey. Others count as whole.
+
+    ISO/IEC 10918-1, annex B: segments with their lengths (an EXIF segment may hold another JPEG,
+    with an end of its own), the scan, in which FF D9 cannot occur, and FF D9.
+    """
+    data = path.read_bytes() if path.suffix.lower() in (".jpg", ".jpeg") else b""
+    place = 2
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":
+        padded = data[place + 1 : place + 2] == b"\xff"
+        place += 1 if padded else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data[:2] != b"\xff\xd8" or data.find(b"\xff\xd9", place) >= 0
 
 
 def read_raw(path: Path) -> np.ndarray:

@@ -16,6 +16,8 @@ from ddfd_training.datasets.base import (
     RgbdDataset,
     RgbdSample,
     by_stem,
+    counted,
+    is_shown,
     part_of_recording,
     read_color,
     read_raw,
@@ -31,6 +33,10 @@ LENS_FILE = "lens.json"
 REGISTRATION_FILE = "registration.json"
 FRAME_FOLDERS = ("rgb", "sharp", "depth")
 MAX_MILLIMETRES = 65535
+LEAST_MEDIAN_M = 0.02
+"""No camera sees most of a picture nearer than this: such steps are not those asked for."""
+MOST_NEAREST_M = 200.0
+"""Defocus tells nothing of a scene that begins beyond: such numbers are millimetres."""
 
 
 def read_depth_m(path: Path, unit_m: float = 1e-3) -> np.ndarray:
@@ -41,12 +47,13 @@ def read_depth_m(path: Path, unit_m: float = 1e-3) -> np.ndarray:
         unit_m: Metres per step of a 16-bit image.
 
     Raises:
-        DatasetError: The file is broken, 8 bit, or not one channel.
+        DatasetError: The file is broken, 8 bit, or not one channel; or its numbers can only be of
+            another unit.
     """
     if path.suffix.lower() == ".npy":
         try:
             values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DatasetError(
                 f"expected an array of depths in metres at {path}: {error}"
             ) from None
@@ -61,7 +68,26 @@ def read_depth_m(path: Path, unit_m: float = 1e-3) -> np.ndarray:
     scale = unit_m if values.dtype == np.uint16 else 1.0
     depth_m = values.astype(np.float32) * np.float32(scale)
     depth_m[~np.isfinite(depth_m) | (depth_m <= 0)] = np.nan
+    _check_unit(path, depth_m, unit_m if values.dtype == np.uint16 else None)
     return depth_m
+
+
+def _check_unit(path: Path, depth_m: np.ndarray, unit_m: float | None) -> None:
+    """Refuse metres taken for steps of ``unit_m``, and millimetres taken for metres (``None``)."""
+    known_m = depth_m[np.isfinite(depth_m)]
+    if not known_m.size:
+        return
+    if unit_m is None:
+        if (nearest := float(known_m.min())) > MOST_NEAREST_M:
+            raise DatasetError(
+                f"{path}: expected metres in a floating-point file, got {nearest:g} and more, as "
+                "of millimetres; divide by 1000, or write 16-bit millimetres"
+            )
+    elif (median_m := float(np.median(known_m))) < LEAST_MEDIAN_M:
+        raise DatasetError(
+            f"{path}: expected depth in steps of {unit_m:g} m, got half of it nearer than "
+            f"{median_m:.2g} m; give metres per step (depth_unit_m, --depth-unit): 1 for metres"
+        )
 
 
 def depth_steps(depth_m: np.ndarray) -> tuple[np.ndarray, int]:
@@ -91,7 +117,8 @@ def require_own_frames(out: Path, kinds: Collection[str], names: Collection[str]
     """
     suffixes = (*IMAGE_SUFFIXES, *DEPTH_SUFFIXES)
     folders = [out / kind for kind in FRAME_FOLDERS if (out / kind).is_dir()]
-    found = [p for each in folders for p in each.iterdir() if p.suffix.lower() in suffixes]
+    listed = [p for each in folders for p in each.iterdir() if is_shown(p)]
+    found = [p for p in listed if p.suffix.lower() in suffixes]
     own: set[Path] = set()
     if (out / REGISTRATION_FILE).is_file():
         own = {out / kind / f"{name}.png" for kind in kinds for name in names}
@@ -217,7 +244,8 @@ def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Files of the folder by name without suffix, in order; none if there is no folder."""
     if not folder.is_dir():
         return {}
-    return by_stem(sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes))
+    listed = (p for p in folder.iterdir() if is_shown(p) and p.suffix.lower() in suffixes)
+    return by_stem(sorted(listed))
 
 
 class RgbdFolder(RgbdDataset):
@@ -245,7 +273,8 @@ class RgbdFolder(RgbdDataset):
         skipped: Names of images without partner, which are left out.
 
     Raises:
-        DatasetError: The layout is another one, or no names agree.
+        DatasetError: The layout is another one, no names agree, or two files of a folder have one
+            name.
     """
 
     name = "folder"
@@ -278,7 +307,9 @@ class RgbdFolder(RgbdDataset):
             self.rgb_is = "defocused" if self._sharp else "sharp"
         self.blur = "rendered" if self.rgb_is == "sharp" else "natural"
         self.frames, self.skipped = self._pair()
-        self._places = {name: place for place, name in enumerate(self.frames)}
+        # In the order they were taken in, for names without leading zeros, too.
+        recorded = sorted(self.frames, key=counted)
+        self._places = {name: place for place, name in enumerate(recorded)}
         self.frame_names = self.frames = self._chosen(split)
         self.intrinsics = read_intrinsics(self.root)
 
@@ -314,7 +345,8 @@ class RgbdFolder(RgbdDataset):
                 f"{self.root}: split: expected all, or a list of frames {listing.name} there, got "
                 f"{split!r} without one"
             )
-        wanted = listing.read_text(encoding="utf-8").split()
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+        wanted = [line.strip() for line in lines if line.strip()]
         if missing := sorted(set(wanted) - set(self.frames)):
             raise DatasetError(f"{listing}: expected names of frames, got {missing[:4]} without")
         if not wanted:

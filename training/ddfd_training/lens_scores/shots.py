@@ -80,7 +80,7 @@ def blurred(sample: RgbdSample, lens: LensConfig) -> np.ndarray:
     if sample.sharp_rgb is None:
         raise DatasetError(f"{sample.name}: expected a sharp picture to blur, got none")
     rgb = to_planes(sample.sharp_rgb)
-    depth_m = torch.from_numpy(fill_depth(sample.depth_m))[None, None]
+    depth_m = torch.from_numpy(fill_depth(sample.depth_m, sample.name))[None, None]
     with torch.no_grad():
         image = render_defocus(rgb, depth_m, lens, options=OPTIONS)
     return (image[0].permute(1, 2, 0) * 255).numpy()
