@@ -39,6 +39,7 @@ from ddfd_ros.inference.engine_manifest import GpuMachine, file_sha256, read_man
 from ddfd_ros.inference.gpu_probe import probe_gpu
 from ddfd_ros.ros.environment import shipped_models
 from ddfd_trt.benchmark import parse_size
+from ddfd_trt.make_engine import refused_path
 
 _HEAD_SETS = {"both": None, "depth": ("depth_m",), "sharp": ("sharp_rgb",)}
 
@@ -142,6 +143,17 @@ def run_json(
     return values
 
 
+def run_build(command: Sequence[str], timeout_s: float | None = None) -> dict[str, str]:
+    """Run ``ddfd-engine``; empty when it went well, else its ``error``."""
+    try:
+        build = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:  # the builder ends with who started it
+        return {"error": f"build: not done within {timeout_s:.0f} s"}
+    return {"error": reason(build.stderr)} if build.returncode else {}
+
+
 def outside_environment() -> dict[str, str]:
     """The environment for another Python: of a bundle's, only where the project's code lies."""
     root = Path(__file__).resolve().parents[1]
@@ -213,6 +225,8 @@ class Bench:
         figures = {
             "gpu": self._machine.__dict__,
             "size": self._size,
+            "repeats": self._options.repeats,
+            "warm_up_s": self._options.warm_up_s,
             "engine_options": self._options.engine_options,
             "models": self.results,
         }
@@ -239,6 +253,7 @@ class Bench:
         width, height = self._options.size
         work = count_work(onnx.load(path), height, width)
         result["operations"] = work.operations
+        result["moved_bytes"] = work.moved_bytes
         rates = [others.get(key) for key in ("matrix_operations_per_s", "bytes_per_s")]
         if all(rates):
             result["floor_ms"] = work.floor_ms(*rates)
@@ -259,24 +274,32 @@ class Bench:
         """Build one engine, unless it is there, and measure it."""
         folder.mkdir(parents=True, exist_ok=True)
         engine = folder / f"{precision}-{self._size}.engine"
+        limit_s = self._options.step_limit_s
+        failed: dict[str, Any] = {}
         if not is_built(engine, path, self._machine):
             command = [sys.executable, "-m", "ddfd_trt.engine_cli", str(path), str(engine)]
             command += ["--size", self._size, "--precision", precision]
             command += ["--timing-cache", str(self._folder / "timing.cache")]
             command += ["--heads", *heads] if heads is not None else []
-            command += self._options.engine_options
-            build = subprocess.run(command, capture_output=True, text=True, check=False)
-            if build.returncode:
-                return {"error": reason(build.stderr)}
+            command += ["--keep-refused", *self._options.engine_options]
+            refused = refused_path(engine)
+            refused.unlink(missing_ok=True)
+            failed = run_build(command, limit_s)
+            if failed:
+                if not refused.is_file():
+                    return failed
+                engine = refused  # how fast it is and how far off is worth knowing
         manifest = read_manifest(engine, verify=False)
         growth = self._options.growth_frames if heads is None and precision == "fp16" else 0
         figures = run_json(
-            "benchmarks.gpu_engine", str(engine), *self._common(), "--growth-frames", str(growth)
-        )
+            "benchmarks.gpu_engine", str(engine), *self._common(), "--growth-frames", str(growth),
+            timeout_s=limit_s,
+        )  # fmt: skip
         return figures | {
             "build_s": manifest.build_seconds,
             "engine_bytes": manifest.engine_bytes,
             "parity": manifest.parity["heads"],
+            **failed,
         }
 
 
@@ -309,7 +332,8 @@ def write_models(names: Sequence[str], folder: Path, console: Console) -> int:
 
 def table(results: dict[str, Any], size: str) -> Table:
     """The figures for people."""
-    made = Table(title=f"latency with copies at {size}, ms; x: times as fast as torch eager")
+    title = f"latency with copies at {size}, ms; x: times as fast as torch eager; (!): see below"
+    made = Table(title=title)
     for column in ("model", "runtime", "p50", "p95", "p99", "frames/s", "GPU MB", "start s"):
         made.add_column(column, justify="left" if column in ("model", "runtime") else "right")
     for kind in ("fp32", "tf32"):
@@ -321,6 +345,7 @@ def table(results: dict[str, Any], size: str) -> Table:
             if "p50_ms" not in values:
                 made.add_row(name, runtime, "failed")
                 continue
+            runtime += " (!)" if "error" in values else ""
             latency = [f"{values[key]:.3f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
             rate, used = values.get("frames_per_s"), values.get("engine_gpu_bytes")
             begin = values.get("start_to_first_answer_s")
@@ -406,6 +431,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--growth-frames", type=int, default=10_000)
     parser.add_argument("--limit-s", type=float,
                         help="begin no further build or comparison after so long")  # fmt: skip
+    parser.add_argument("--step-limit-s", type=float,
+                        help="give up a build, or the measurement of an engine, that takes "
+                        "longer")  # fmt: skip
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
                         help="keep engines and kernel timings there; what is there is measured "
                         "without building it again")  # fmt: skip

@@ -27,10 +27,14 @@ class Work:
     weight_bytes: int
     tensor_bytes: int
 
+    @property
+    def moved_bytes(self) -> int:
+        """What must move at least, in half precision."""
+        return self.weight_bytes + self.tensor_bytes
+
     def floor_ms(self, operations_per_s: float, bytes_per_s: float) -> float:
         """The shortest time a frame can take on a machine with these rates."""
-        moved = self.weight_bytes + self.tensor_bytes
-        return 1e3 * max(self.operations / operations_per_s, moved / bytes_per_s)
+        return 1e3 * max(self.operations / operations_per_s, self.moved_bytes / bytes_per_s)
 
 
 def count_work(model: onnx.ModelProto, height: int, width: int) -> Work:

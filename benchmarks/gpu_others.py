@@ -1,6 +1,9 @@
 """The same network on other runtimes of the GPU, and the machine's rates: what to compare with.
 
-    python -m benchmarks.gpu_others --checkpoint M.pt --onnx M.onnx --size 640x480
+    python -m benchmarks.gpu_others --onnx M.onnx [--checkpoint M.pt] --size 640x480
+
+Torch has the network of the checkpoint; without one, that of the model's contract with random
+weights, on which speed does not depend: a bundle has no checkpoints.
 
 Prints lines of JSON, each when it is known. What is not installed is named with the reason instead
 of a figure. Torch and ONNX Runtime are measured in true single precision and in TF32, which both
@@ -14,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +28,7 @@ _MATRIX_SIDE = 8192
 
 
 def torch_runs(
-    checkpoint: str, size: tuple[int, int], repeats: int, warm_up_s: float
+    checkpoint: str | None, onnx: str | None, size: tuple[int, int], repeats: int, warm_up_s: float
 ) -> Iterator[tuple[str, Any]]:
     """Torch, eager and compiled, with the copies to and from the device: names and figures."""
     try:
@@ -33,13 +37,14 @@ def torch_runs(
         yield "torch", str(error)
         return
     from ddfd_ros.model.byte_graph import ByteGraph
-    from ddfd_ros.model.checkpoint import load_checkpoint
 
     if not torch.cuda.is_available():
         yield "torch", f"torch {torch.__version__} sees no CUDA device"
         return
-    network, contract = load_checkpoint(checkpoint)
-    graph = ByteGraph(network.to("cuda"), contract.outputs).to("cuda")
+    cudnn = torch.backends.cudnn.version()
+    yield "torch_version", f"{torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
+    network, outputs = torch_network(checkpoint, onnx)
+    graph = ByteGraph(network.to("cuda"), outputs).to("cuda")
     with torch.inference_mode():
         # Compiling last: it can take minutes, and fail.
         for name, tf32, compiled in (
@@ -56,6 +61,24 @@ def torch_runs(
             if name == "torch eager tf32":
                 yield "matrix_operations_per_s", _matrix_rate(torch)
                 yield "bytes_per_s", _bandwidth(torch)
+
+
+def torch_network(checkpoint: str | None, onnx: str | None) -> tuple[Any, tuple[str, ...]]:
+    """A network and its heads: the checkpoint's, or by the contract of an ONNX model.
+
+    Raises:
+        DdfdError: The file cannot be read.
+    """
+    if checkpoint is not None:
+        from ddfd_ros.model.checkpoint import load_checkpoint
+
+        network, contract = load_checkpoint(checkpoint)
+        return network, contract.outputs
+    from ddfd_ros.inference.onnx_file import load_onnx
+    from ddfd_ros.model import build_network
+
+    contract = load_onnx(Path(onnx or ""))[1]
+    return build_network(contract.network, **contract.network_options), contract.outputs
 
 
 def allow_tf32(torch: Any, allowed: bool) -> None:
@@ -155,14 +178,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="gpu_others", description=__doc__)
     parser.add_argument("--checkpoint", help="for torch")
-    parser.add_argument("--onnx", help="for ONNX Runtime")
+    parser.add_argument("--onnx", help="for ONNX Runtime, and for torch without --checkpoint")
     parser.add_argument("--size", type=parse_size, default=(640, 480), metavar="WIDTHxHEIGHT")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--warm-up-s", type=float, default=WARM_UP_S)
     got = parser.parse_args(arguments)
     size = (got.size[1], got.size[0])
-    if got.checkpoint:
-        for name, figures in torch_runs(got.checkpoint, size, got.repeats, got.warm_up_s):
+    if got.checkpoint or got.onnx:
+        for name, figures in torch_runs(
+            got.checkpoint, got.onnx, size, got.repeats, got.warm_up_s
+        ):
             print(json.dumps({name: figures}), flush=True)
     if got.onnx:
         for name, figures in onnx_runs(got.onnx, size, got.repeats, got.warm_up_s):

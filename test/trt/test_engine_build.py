@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -29,7 +30,7 @@ from ddfd_trt.engine_cli import main
 from ddfd_trt.engine_options import EngineOptions
 from ddfd_trt.export_onnx import export_onnx
 from ddfd_trt.files import write_atomically
-from ddfd_trt.make_engine import EngineJob, make_engine
+from ddfd_trt.make_engine import EngineJob, make_engine, refused_path
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDIN = ROOT / "test" / "standin"
@@ -303,6 +304,43 @@ def test_a_wrong_engine_never_replaces_the_old_one(version, model, tmp_path):
     version(STANDIN_WRONG="1")
     with open_backend(output) as backend:
         backend.self_test()
+
+
+def test_a_refused_engine_is_kept_apart_where_that_is_asked_for(version, model, tmp_path, capsys):
+    version(STANDIN_WRONG="1.01")
+    output = tmp_path / "x.engine"
+    command = [str(model), str(output), "--size", "96x64"]
+    assert main(command) == 2
+    assert [item.name for item in tmp_path.iterdir()] == ["timing.cache"]
+    assert main([*command, "--keep-refused"]) == 2
+    assert "got depth_m differs by" in capsys.readouterr().err
+    assert not output.exists()
+    kept = read_manifest(refused_path(output))
+    assert not kept.parity["passed"]
+    assert set(kept.parity["heads"]) == set(kept.contract.outputs)
+
+
+def test_what_is_closed_is_the_calibrator_that_was_made(
+    version, model, pictures, tmp_path, monkeypatch
+):
+    version("8.6.1")
+    import tensorrt
+
+    class Config(tensorrt.IBuilderConfig):
+        @property
+        def int8_calibrator(self):
+            return SimpleNamespace()  # a wrapper of the base class, as bindings may give
+
+        @int8_calibrator.setter
+        def int8_calibrator(self, calibrator):
+            assert calibrator.get_batch(["image"])
+
+    monkeypatch.setattr(tensorrt, "IBuilderConfig", Config)
+    graph = model.read_bytes()
+    batches = ImageBatches.from_folder(pictures, 3, (64, 96), tmp_path / "lite", graph)
+    monkeypatch.setattr(tensorrt.Builder, "_calibrate", lambda *_: True)
+    _build(BuildJob(graph, SIZE, EngineOptions("int8"), batches), lambda *news: None)
+    assert not sys.modules["pycuda.driver"]._live
 
 
 def test_a_graph_that_does_not_parse_says_why(version, model, tmp_path):

@@ -17,16 +17,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_engine
 from benchmarks.gpu_count import count_work
 from benchmarks.gpu_engine import clocks_under, resident_bytes, warm_up
-from benchmarks.gpu_others import TorchRun, allow_tf32
+from benchmarks.gpu_others import TorchRun, allow_tf32, torch_network
 from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.types import HEADS
 from ddfd_ros.inference.engine_manifest import GpuMachine, manifest_path, read_manifest
 from ddfd_ros.model.byte_graph import ByteGraph
 from ddfd_ros.model.checkpoint import load_checkpoint
-from ddfd_trt.export_onnx import trace_to_onnx
+from ddfd_trt.export_onnx import export_onnx, trace_to_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,6 +87,8 @@ def test_the_whole_benchmark_over_the_stand_in(bench, shipped, tmp_path):
         # What the engine took, not what others have: image and heads of 96x64.
         assert 0 < values["engine_gpu_bytes"] < 1 << 20
     assert engines["fp16 both"]["growth"]["frames"] == 20
+    assert (found["repeats"], found["warm_up_s"]) == (5, 0.2)
+    assert found["models"][shipped]["moved_bytes"] > 0
     assert engines["fp16 depth"]["heads"] == ["depth_m"]
     others = found["models"][shipped]["others"]
     assert "sees no CUDA device" in others["torch"]
@@ -140,6 +142,41 @@ def test_what_fails_does_not_take_the_rest_along(bench, shipped):
         "no-such-network: network: expected one of",
     ):
         assert text in done.stdout
+
+
+@pytest.mark.parametrize("wrong", ["1.01", "1.05"])
+def test_an_engine_that_is_refused_is_measured_all_the_same(bench, shipped, tmp_path, wrong):
+    """The second one fails its self-test too."""
+    keep = ["--head-sets", "depth", "--engines-only", "--keep", str(tmp_path / "k")]
+    command = ["--models", shipped, "--precisions", "fp16", *keep]
+    done, found = bench(*command, STANDIN_WRONG=wrong)
+    assert done.returncode == 1
+    values = found["models"][shipped]["engines"]["fp16 depth"]
+    assert values["p50_ms"] > 0
+    assert values["parity"]["depth_m"]["passed"] is False
+    assert ("depth_m off by" if wrong == "1.05" else "depth_m differs by") in values["error"]
+    assert "TensorRT fp16 depth (!)" in done.stdout
+    assert not list((tmp_path / "k").glob("*/*.engine"))
+    if wrong == "1.05":
+        return
+    # What was refused before is neither measured again nor in the way of one that is right.
+    done, found = bench(*command, "--step-limit-s", "0.5")
+    assert "not done within" in found["models"][shipped]["engines"]["fp16 depth"]["error"]
+    assert "p50_ms" not in found["models"][shipped]["engines"]["fp16 depth"]
+    done, found = bench(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "error" not in found["models"][shipped]["engines"]["fp16 depth"]
+
+
+def test_the_latency_stays_where_the_memory_is_not_read(monkeypatch, capsys):
+    def figures(*_):
+        yield {"p50_ms": 1.0}
+        raise RuntimeError("the GPU fell off the bus")
+
+    monkeypatch.setattr(gpu_engine, "measure", figures)
+    with pytest.raises(RuntimeError, match="fell off"):
+        gpu_engine.main(["x.engine"])
+    assert json.loads(capsys.readouterr().out) == {"p50_ms": 1.0}
 
 
 def test_of_an_engine_that_is_refused_every_figure_is_kept():
@@ -251,7 +288,7 @@ def test_the_other_runtimes_run_by_the_python_that_is_named(tmp_path, monkeypatc
     monkeypatch.setattr(gpu, "run_json", lambda *_, **named: called.append(named) or {"a": 1})
     monkeypatch.setattr(gpu, "model_files", lambda *_: (tmp_path / "m.onnx", None))
     monkeypatch.setattr(gpu.onnx, "load", lambda _: None)
-    monkeypatch.setattr(gpu, "count_work", lambda *_: SimpleNamespace(operations=1))
+    monkeypatch.setattr(gpu, "count_work", lambda *_: SimpleNamespace(operations=1, moved_bytes=1))
     options = gpu._parser().parse_args(["--out", str(tmp_path), "--others-python", "/opt/python"])
     bench = gpu.Bench(options, GpuMachine("x", "9.0", "12.6", "8.6.0", True), tmp_path)
     bench.run([gpu.Step("m")], Console(quiet=True))
@@ -281,6 +318,19 @@ def test_torch_answers_through_page_locked_memory(lite_checkpoint, monkeypatch):
         np.testing.assert_allclose(answer, wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_torch_needs_no_checkpoint(two_headed_checkpoint, tmp_path):
+    """A bundle has the ONNX file alone."""
+    path = tmp_path / "m.onnx"
+    export_onnx(two_headed_checkpoint, path)
+    (network, outputs), (same, _) = (
+        torch_network(*files) for files in ((None, str(path)), (str(two_headed_checkpoint), None))
+    )
+    assert outputs == ("depth_m", "sharp_rgb")
+    shapes = [{name: v.shape for name, v in net.state_dict().items()} for net in (network, same)]
+    assert shapes[0] == shapes[1]
+    assert len(ByteGraph(network, outputs)(torch.zeros(64, 96, 3, dtype=torch.uint8))) == 2
+
+
 @pytest.mark.parametrize("allowed", [False, True])
 def test_single_precision_is_told_from_tf32(allowed):
     before = [owner.allow_tf32 for owner in (torch.backends.cudnn, torch.backends.cuda.matmul)]
@@ -300,6 +350,11 @@ def test_clocks_are_read_while_the_work_goes_on(tmp_path, monkeypatch):
     done = []
     assert clocks_under(lambda: done.append(time.sleep(0.01))) == "1980 MHz"
     assert len(done) > 3
+    monkeypatch.setattr(gpu_engine, "_SMI_LIMIT_S", 0.3)
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    start = time.perf_counter()
+    assert clocks_under(lambda: None) == ""
+    assert time.perf_counter() - start < 10
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert clocks_under(lambda: None) == ""
 

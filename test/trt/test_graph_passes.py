@@ -170,3 +170,28 @@ def test_large_constants_are_left_to_the_runtime():
     weights = {"one": floats(1), "shape": np.array([1 << 19], np.int64)}
     model = make_model(nodes, weights, ["y"])
     check(model, {"Expand": 1, "ReduceMax": 1, "Add": 1})
+
+
+def test_softplus_stays_finite_in_half_precision():
+    """Each step of each operator's definition rounded to the data's type."""
+    steps = {
+        "Softplus": lambda v: np.log(np.exp(v) + v.dtype.type(1)),
+        "Relu": lambda v: np.maximum(v, v.dtype.type(0)),
+        "Abs": np.abs,
+        "Neg": np.negative,
+        "Add": np.add,
+    }
+
+    def in_half(model):
+        known = {"x": x.astype(np.float16)}
+        for node in model.graph.node:
+            with np.errstate(over="ignore"):
+                known[node.output[0]] = steps[node.op_type](*(known[i] for i in node.input))
+        return known["y"]
+
+    x = np.linspace(-60, 60, 6 * 5 * 7, dtype=np.float32).reshape(1, 6, 5, 7)
+    model = make_model([helper.make_node("Softplus", ["x"], ["y"])], {}, ["y"])
+    assert np.isinf(in_half(model)).any()
+    check(model, {"Softplus": 1, "Relu": 1, "Abs": 1, "Neg": 1, "Add": 1})
+    assert in_half(model).dtype == np.float16
+    np.testing.assert_allclose(in_half(model), np.logaddexp(0.0, x), rtol=2e-3, atol=2e-3)

@@ -249,8 +249,9 @@ def _calibrator(api: TensorRt, config: Any, job: BuildJob) -> Any:
         return None
     from ddfd_trt.calibrate import make_calibrator
 
-    config.int8_calibrator = make_calibrator(api, job.batches)
-    return config.int8_calibrator
+    calibrator = make_calibrator(api, job.batches)
+    config.int8_calibrator = calibrator
+    return calibrator  # not the property: what it gives back is for the bindings to choose
 
 
 def _monitor(api: TensorRt, tell: Callable[..., None]) -> Any:

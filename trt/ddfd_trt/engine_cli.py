@@ -136,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="keeps kernel timings (default: timing.cache beside the engine)",
     )
+    parser.add_argument(
+        "--keep-refused",
+        action="store_true",
+        help="keep an engine whose answers are not the model's in the folder refused/ beside the "
+        "output, where no node takes it",
+    )
     parser.add_argument("--stop-on-eof", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -190,6 +196,7 @@ def _run(arguments: argparse.Namespace, cancel: threading.Event) -> int:
                 options,
                 images=tuple(arguments.images),
                 timing_cache=arguments.timing_cache,
+                keep_refused=arguments.keep_refused,
                 watch=Watch(teller.phase, teller.progress, cancel),
             )
         )

@@ -2,7 +2,7 @@
 
 The exporter leaves batch norms as they are. One that follows a convolution is folded into its
 weights; one that stands before an activation (a dense block's) becomes a product and a sum, which
-every runtime fuses into its neighbours.
+every runtime fuses into its neighbours. Softplus is written so that half precision holds it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     _inline_constants(graph)
     _drop_copies(model)
     _fold_batch_norms(graph)
+    _bound_softplus(graph)
     _fold_constants(model)
     _merge_equal_initializers(graph)
     remove_unused(graph)
@@ -181,6 +182,32 @@ def _product_and_sum(
         onnx.helper.make_node("Mul", [node.input[0], factor], [product], name=f"{output}_Mul"),
         onnx.helper.make_node("Add", [product, summand], [output], name=f"{output}_Add"),
     ]
+
+
+def _bound_softplus(graph: onnx.GraphProto) -> None:
+    """Write softplus as max(x, 0) + log(1 + exp(-|x|)), which is the same.
+
+    Its definition log(1 + exp(x)) leaves the range of half precision at x = 11.09: a builder that
+    may choose half precision by itself (TensorRT before 11) could answer infinity.
+    """
+    rest: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "Softplus":
+            rest.append(node)
+            continue
+        source, target = node.input[0], node.output[0]
+        linear, size, negative, smooth = (
+            f"{target}_{part}" for part in ("linear", "size", "negative", "smooth")
+        )
+        for kind, inputs, output in (
+            ("Relu", [source], linear),
+            ("Abs", [source], size),
+            ("Neg", [size], negative),
+            ("Softplus", [negative], smooth),
+            ("Add", [linear, smooth], target),
+        ):
+            rest.append(onnx.helper.make_node(kind, inputs, [output], name=f"{output}_{kind}"))
+    _replace(graph.node, rest)
 
 
 def _constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:

@@ -52,6 +52,8 @@ class EngineJob:
         images: Pictures to compare on besides the golden input: files and folders.
         image_limit: At most so many of them.
         timing_cache: File that keeps kernel timings; None: ``timing.cache`` beside the engine.
+        keep_refused: Whether an engine whose answers are not the model's is kept in a folder of
+            its own (``refused_path``), to look into and to measure; no node finds it there.
         watch: Told how far it is; stops it.
     """
 
@@ -61,6 +63,7 @@ class EngineJob:
     images: tuple[Path, ...] = ()
     image_limit: int = 20
     timing_cache: Path | None = None
+    keep_refused: bool = False
     watch: Watch = field(default_factory=Watch)
 
 
@@ -111,15 +114,26 @@ def make_engine(job: EngineJob) -> EngineManifest:
                 built_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             )
             write_manifest(manifest_path(draft), manifest)
-            report, memory_bytes = _verify(draft, reference, job)
+            report, memory_bytes, wrong = _verify(draft, reference, job)
         manifest = dataclasses.replace(
             manifest, parity=report.to_dict(), device_memory_bytes=memory_bytes
         )
         write_manifest(manifest_path(draft), manifest)
         if job.watch.cancel.is_set():
             raise BuildCancelled
+        if wrong is not None:
+            if job.keep_refused:
+                target = refused_path(job.output)
+                target.parent.mkdir(exist_ok=True)
+                install_engine(draft, target)
+            raise wrong
         install_engine(draft, job.output)
     return manifest
+
+
+def refused_path(output: Path) -> Path:
+    """Where an engine that was not put in place at ``output`` is kept."""
+    return output.parent / "refused" / output.name
 
 
 def install_engine(draft: Path, target: Path) -> None:
@@ -188,12 +202,22 @@ def _engine_contract(
     )
 
 
-def _verify(draft: Path, reference: Backend, job: EngineJob) -> tuple[VerifyReport, int]:
-    """Open the draft as the node will and compare; the report and its device memory in bytes."""
+def _verify(
+    draft: Path, reference: Backend, job: EngineJob
+) -> tuple[VerifyReport, int, ParityError | None]:
+    """Open the draft as the node will and compare.
+
+    Returns:
+        The report, the draft's device memory in bytes, and why it is refused.
+    """
     precision = job.options.precision
     tolerance = tolerance_of(precision, job.options.calibration_images is not None)
+    wrong: ParityError | None = None
     with open_backend(draft, "tensorrt") as candidate:
-        candidate.self_test()
+        try:
+            candidate.self_test()
+        except ParityError as error:  # the report has the figures of all heads
+            wrong = error
         report = verify(
             reference,
             candidate,
@@ -202,13 +226,13 @@ def _verify(draft: Path, reference: Backend, job: EngineJob) -> tuple[VerifyRepo
             allowed=tolerance.allowed,
         )
         memory_bytes = int(getattr(candidate, "device_memory_bytes", 0))
-    if not report.passed:
+    if wrong is None and not report.passed:
         bad = "; ".join(str(item) for item in report.heads if not item.passed)
-        raise ParityError(
+        wrong = ParityError(
             f"engine: expected the model's answers within the tolerance of {precision}, got "
             f"{bad}; it was not put in place: choose another precision, or another TensorRT"
         )
-    return report, memory_bytes
+    return report, memory_bytes, wrong
 
 
 def _images(candidate: Backend, job: EngineJob) -> Iterator[NamedImage]:
