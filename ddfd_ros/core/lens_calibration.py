@@ -43,7 +43,7 @@ class LensCalibration:
         gaussian_share: Of the Gaussian in a ``blend``, from 0 to 1.
         gaussian_sigma_per_diameter: Of that Gaussian alone.
         sigma_0_px: Spread in focus: lens, pixels and print together, standard deviation in pixels.
-        source: Where A comes from: ``shape``, ``nominal`` or ``assumed``.
+        source: Where A comes from: ``shape``, ``nominal``, ``given`` or ``assumed``.
         details: Intervals, variation over the image, data; for people.
     """
 
@@ -120,11 +120,12 @@ class LensCalibration:
         known = {item.name for item in fields(cls)}
         arguments = {name: value for name, value in values.items() if name != KEY}
         unknown = sorted(str(name) for name in set(arguments) - known)
-        missing = sorted({"lens", "width", "height"} - set(arguments))
+        # All are always written: without one it is half a file, whose defaults would be wrong.
+        missing = sorted(known - set(arguments))
         if unknown or missing:
             raise LensCalibrationError(
                 f"{where}: expected the keys {sorted(known)}, got unknown {unknown} and missing "
-                f"{missing}"
+                f"{missing}; copy the file again, or calibrate again"
             )
         try:
             lens = LensConfig(**{name: float(v) for name, v in dict(arguments["lens"]).items()})
@@ -139,6 +140,7 @@ class LensCalibration:
         sides = {name: getattr(self, name) for name in ("width", "height")}
         checks = {
             **{n: (type(v) is int and _number(v) > 0, "whole pixels") for n, v in sides.items()},
+            "shape": (self.shape in ("disk", "gaussian", "blend"), "disk, gaussian or blend"),
             "pitch_known": (isinstance(self.pitch_known, bool), "true or false"),
             "sigma_per_diameter": (_number(self.sigma_per_diameter) > 0, "a number above 0"),
             "gaussian_share": (0 <= _number(self.gaussian_share) <= 1, "a share from 0 to 1"),

@@ -44,6 +44,14 @@ LENS = """ddfd_lens_calibration: 1
 lens: {{focal_length_m: 0.015, f_number: 2.8, focus_distance_m: {}, pixel_pitch_m: 5.6e-06}}
 width: 48
 height: 32
+pitch_known: true
+shape: disk
+sigma_per_diameter: 0.25
+gaussian_share: 0.0
+gaussian_sigma_per_diameter: 0.25
+sigma_0_px: 0.0
+source: shape
+details: {{}}
 """
 
 

@@ -26,6 +26,7 @@ MEASURED = LensCalibration(LensConfig(15e-3, 2.8, 2.0, 5.6e-6), 640, 480)
         ("width", 640.0),
         ("height", 10**400),
         ("details", []),
+        ("shape", "disc"),
         ("lens", "nyu-8m"),
         ("lens", {"focal_length_m": 10**400}),
     ],
@@ -38,6 +39,14 @@ def test_what_no_lens_has_is_refused(field, value):
 def test_unknown_keys_of_any_kind_are_named():
     with pytest.raises(LensCalibrationError, match=r"unknown \['1', 'colour'\]"):
         LensCalibration.from_dict(MEASURED.to_dict() | {1: "x", "colour": "y"})
+
+
+@pytest.mark.parametrize("key", MEASURED.to_dict())
+def test_half_a_file_is_no_calibration(key):
+    values = MEASURED.to_dict()
+    del values[key]
+    with pytest.raises(LensCalibrationError, match=key):
+        LensCalibration.from_dict(values)
 
 
 def test_the_reason_names_the_field():

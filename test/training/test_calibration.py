@@ -6,6 +6,7 @@ import math
 from argparse import Namespace
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,9 +25,10 @@ from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.files import read_calibration
 from ddfd_training.calibration.fit import own_spreads, straight_line
 from ddfd_training.calibration.forward import Matrices, Spread
-from ddfd_training.calibration.inputs import BagPictures, read_camera
+from ddfd_training.calibration.inputs import BagPictures, read_camera, read_folder
 from ddfd_training.calibration.measure import Picture, measure
 from ddfd_training.calibration.rendered import View, photograph_target, pinhole, pose_of
+from ddfd_training.calibration.report import write_record
 from ddfd_training.calibration.rgbd import calibrate_rgbd
 from ddfd_training.calibration.solve import Nominal, solve, written_lens
 from ddfd_training.calibration.target import Target, print_target
@@ -277,11 +279,19 @@ def test_intrinsics_of_another_size_are_scaled_or_refused(known, tmp_path):
         measure(taken, TARGET, replace(twice, size=(400, 760)))
 
 
+def camera_info(**others):
+    nowhere = Namespace(x_offset=0, y_offset=0, width=0, height=0)
+    values = {
+        "k": CAMERA.matrix.ravel(), "d": np.zeros(5), "distortion_model": "plumb_bob",
+        "height": 280, "width": 380, "roi": nowhere,
+        "p": np.column_stack([CAMERA.matrix, np.zeros(3)]).ravel(),
+    }  # fmt: skip
+    return Namespace(**(values | others))
+
+
 def test_a_bag_s_camera_info_says_its_size():
     bag = BagPictures.__new__(BagPictures)
-    info = Namespace(
-        k=CAMERA.matrix.ravel(), d=np.zeros(5), distortion_model="plumb_bob", height=280, width=380
-    )
+    info = camera_info()
     bag.topic = "/camera/image_raw"
     bag.reader = Namespace(
         topics=lambda *kinds: {"/camera/camera_info": 1}, message=lambda topic: info
@@ -289,6 +299,84 @@ def test_a_bag_s_camera_info_says_its_size():
     assert bag.camera().size == SIZE
     info.height = info.width = 0
     assert bag.camera().size is None
+
+
+def test_rectified_images_of_a_bag_have_the_camera_of_p_without_distortion():
+    bag = BagPictures.__new__(BagPictures)
+    info = camera_info(k=np.diag([500, 500, 1.0]), d=[-0.3, 0.1, 0, 0, 0], distortion_model="odd")
+    bag.reader = Namespace(
+        topics=lambda *kinds: {"/camera/camera_info": 1}, message=lambda topic: info
+    )
+    bag.topic = "/camera/image_rect_color/compressed"
+    camera = bag.camera()
+    np.testing.assert_allclose(camera.matrix, CAMERA.matrix)
+    assert not camera.distortion.any()
+    info.distortion_model = "plumb_bob"
+    bag.topic = "/camera/image_raw"
+    assert bag.camera().focal_px == 500
+    assert bag.camera().distortion[0] == -0.3
+
+
+def test_a_region_of_interest_is_no_scaled_image():
+    bag = BagPictures.__new__(BagPictures)
+    matrix = CAMERA.matrix + np.array([[0, 0, 190], [0, 0, 140], [0, 0, 0]])
+    region = Namespace(x_offset=190, y_offset=140, width=SIZE[1], height=SIZE[0])
+    info = camera_info(k=matrix.ravel(), height=2 * SIZE[0], width=2 * SIZE[1], roi=region)
+    bag.topic = "/camera/image_raw"
+    bag.reader = Namespace(
+        topics=lambda *kinds: {"/camera/camera_info": 1}, message=lambda topic: info
+    )
+    camera = bag.camera().for_size(SIZE)
+    np.testing.assert_allclose(camera.matrix, CAMERA.matrix)
+
+
+def test_companions_of_other_names_are_refused(tmp_path, known):
+    (tmp_path / "sharp").mkdir()
+    for name in ("1.png", "sharp/101.png"):
+        cv2.imwrite(str(tmp_path / name), known[1][0])
+    with pytest.raises(CalibrationError, match=r"named as the pictures, 1.png .* 101.png"):
+        next(read_folder(tmp_path, None))
+
+
+def test_over_exposed_pictures_are_left_out_or_refused(known):
+    def brighter(image):
+        return np.clip(image * 1.15, 0, 255).round().astype(np.uint8)
+
+    _, images = known
+    data = measured([*images[:2], brighter(images[2]), *images[3:]])
+    assert list(data.skipped) == ["2"]
+    assert "over-exposed" in data.skipped["2"]
+    with pytest.raises(CalibrationError, match="over-exposed: .* % of the sheet is saturated"):
+        measured([brighter(image) for image in images])
+
+
+def test_a_calibration_is_replaced_in_one_step(tmp_path, monkeypatch):
+    record = LensCalibration(lens_of(9.0, 1.1), 640, 480)
+    path = write_record(record, tmp_path / "lens.yaml")
+    monkeypatch.setattr(Path, "replace", lambda self, target: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception):
+        write_record(replace(record, width=320, height=240), path)
+    assert read_calibration(path) == record
+
+
+@pytest.mark.parametrize(("frames", "least"), [(2, 0.85), (3, 0.85)])
+def test_few_frames_of_a_recording_widen_the_interval(frames, least, monkeypatch):
+    monkeypatch.setattr(rgbd, "_DRAWS", 30)
+    # The line itself is exact: each frame's windows have one strength, which varies by 2 %.
+    monkeypatch.setattr(
+        rgbd,
+        "robust_line",
+        lambda spreads, near=None: (float(spreads.sigma_px.mean()), float(spreads.dioptre.mean())),
+    )
+    random = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        strengths = np.repeat(random.normal(3.4, 0.07, frames), 40)
+        places = np.repeat(random.normal(0.6, 0.01, frames), 40)
+        spreads = rgbd.Spreads(places, strengths, np.repeat(np.arange(frames), 40))
+        _, low, high = rgbd._intervals(spreads, rgbd.robust_line(spreads))[0]
+        inside += low <= 3.4 <= high
+    assert inside / 200 >= least
 
 
 @pytest.mark.parametrize(

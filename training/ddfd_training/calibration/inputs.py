@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +59,20 @@ def read_folder(folder: Path, sharp: Path | None) -> Iterator[Picture]:
     Args:
         folder: Of the pictures.
         sharp: Of companions through a small aperture; None: ``folder/sharp`` if there is one.
+
+    Raises:
+        CalibrationError: There are no pictures, or no companion has a picture's name or its size.
     """
     paths = folder_pictures(folder)
     companions = sharp or folder / "sharp"
     by_name: dict[str, Path] = {}
     if companions.is_dir():
         by_name = by_stem(folder_pictures(companions))
+        if by_name.keys().isdisjoint(path.stem for path in paths):
+            raise CalibrationError(
+                f"{companions}: expected companions named as the pictures, {paths[0].name} ..., "
+                f"got {next(iter(by_name.values())).name} ...; rename them, or move that folder"
+            )
     elif sharp is not None:
         raise CalibrationError(f"--sharp: expected a folder of pictures, found none at {sharp}")
     for path in paths:
@@ -114,7 +123,13 @@ class BagPictures:
             yield Picture(name, self.reader.image(self.topic, stamp))
 
     def camera(self) -> Camera | None:
-        """Intrinsics from the camera_info beside the images; None: not there or uncalibrated."""
+        """Intrinsics from the camera_info beside the images; None: not there or uncalibrated.
+
+        Of rectified images, by their topic's name, they are P's, and nothing is distorted.
+
+        Raises:
+            CalibrationError: The distortion model is another than OpenCV's.
+        """
         parts = self.topic.removesuffix("/compressed").split("/")
         sibling = "/".join([*parts[:-1], "camera_info"])
         if sibling not in self.reader.topics(INFO):
@@ -123,15 +138,36 @@ class BagPictures:
         matrix = np.asarray(message.k, dtype=float).reshape(3, 3)
         if matrix[0, 0] <= 0:
             return None
-        if message.distortion_model not in ("", "plumb_bob", "rational_polynomial"):
+        rectified = "image_rect" in self.topic
+        if not rectified and message.distortion_model not in (
+            "",
+            "plumb_bob",
+            "rational_polynomial",
+        ):
             raise CalibrationError(
                 f"{sibling}: expected plumb_bob or rational_polynomial, got the distortion model "
                 f"{message.distortion_model!r}; record rectified images, or give --camera"
             )
+        projection = np.asarray(message.p, dtype=float).reshape(3, 4)[:, :3]
+        if rectified and projection[0, 0] > 0:
+            matrix = projection
         size = (int(message.height), int(message.width))
-        return Camera(
-            matrix, np.asarray(message.d, dtype=float), size=size if min(size) > 0 else None
+        camera = Camera(
+            matrix,
+            np.zeros(5) if rectified else np.asarray(message.d, dtype=float),
+            size=size if min(size) > 0 else None,
         )
+        roi = message.roi
+        return _region(camera, roi.x_offset, roi.y_offset, roi.width, roi.height)
+
+
+def _region(camera: Camera, x: int, y: int, width: int, height: int) -> Camera:
+    """The camera of a region of interest, in pixels of the full image; without a size: of all."""
+    if not (width and height):
+        return camera
+    matrix = camera.matrix.copy()
+    matrix[:2, 2] -= x, y
+    return replace(camera, matrix=matrix, size=(int(height), int(width)))
 
 
 def read_camera(path: Path) -> Camera:

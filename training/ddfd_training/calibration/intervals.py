@@ -50,6 +50,12 @@ class Intervals:
         )
 
 
+def widening(count: int, determined: int) -> float:
+    """Factor for draws from ``count`` pictures that determine so many numbers: see above."""
+    freedom = max(count - determined, 1)
+    return float(np.sqrt(count / freedom) * stdtrit(freedom, 0.975) / ndtri(0.975))
+
+
 def bootstrap(
     fit: LensFit, *, scale_error: float = 0.0, seed: int = 0, draws: int = DRAWS
 ) -> Intervals:
@@ -72,9 +78,7 @@ def bootstrap(
     # Gradients at the solution add up to nothing, but for the limits of the search.
     centred = fit.gradients - fit.gradients.mean(axis=0)
     steps = -np.linalg.solve(normal, (weights @ centred)[..., None])[..., 0]
-    freedom = max(pictures - 3, 1)
-    widen = np.sqrt(pictures / freedom) * stdtrit(freedom, 0.975) / ndtri(0.975)
-    moved = steps * widen
+    moved = steps * widening(pictures, 3)
     common = random.standard_normal(draws) * scale_error
     a, focus = fit.names.index("log_a"), fit.names.index("focus")
     moved[:, a] += common + random.standard_normal(draws) * METHOD_A

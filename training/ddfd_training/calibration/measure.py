@@ -25,6 +25,8 @@ LARGEST_SIDE_PX = 1280
 """Larger pictures are scaled down to this before they are measured: blur that spans many pixels
 tells nothing more in finer ones, and the time and memory of the fit grow with them."""
 _POSE_ERROR_PX = 2.0
+_MOST_SATURATED = 0.2
+"""Of the sheet: clipped white narrows the blur that is seen, and looks like another lens."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,16 @@ def measure(
         if not pose.error_px < _POSE_ERROR_PX or pose.translation_m[2] <= 0:
             skipped[item.picture.name] = f"the target's pose is off by {pose.error_px:.1f} px"
             continue
+        saturated = max(
+            _saturated(image, item.circles_px)
+            for image in (item.picture.image, item.picture.sharp)
+            if image is not None
+        )
+        if saturated > _MOST_SATURATED:
+            skipped[item.picture.name] = (
+                f"over-exposed: {100 * saturated:.0f} % of the sheet is saturated"
+            )
+            continue
         own = _of_picture(len(names), item.picture, target, camera, pose, response, sharp_share)
         if not own:
             skipped[item.picture.name] = "circles too small, or cut off"
@@ -198,6 +210,15 @@ def _of_picture(
         light = linear_light(picture.sharp, response)
         own += profiles(number, light, target, camera, pose, sharp_share)
     return own
+
+
+def _saturated(image: np.ndarray, circles_px: np.ndarray) -> float:
+    """Share of the pixels among the circles that are at the limit in any channel."""
+    among = np.zeros(image.shape[:2], np.uint8)
+    cv2.fillConvexPoly(among, cv2.convexHull(np.rint(circles_px).astype(np.int32)), 1)
+    pixels = image[among > 0]
+    limit = np.iinfo(image.dtype).max
+    return float(np.mean((pixels.reshape(len(pixels), -1) == limit).any(axis=-1)))
 
 
 def _thinned(found: list[Profile]) -> list[Profile]:

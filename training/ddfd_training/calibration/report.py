@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ def write_record(record: LensCalibration, path: Path) -> Path:
     """Write a calibration as the file that node and trainer read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(record.to_dict(), sort_keys=False, default_flow_style=None)
-    path.write_text(_HEADER + text, encoding="utf-8")
+    # A node reads it anew when it changes, and must not find a half.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(_HEADER + text, encoding="utf-8")
+    partial.replace(path)
     return path
 
 

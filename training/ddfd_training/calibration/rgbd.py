@@ -26,6 +26,7 @@ from ddfd_ros.core.lens_calibration import LensCalibration
 from ddfd_ros.core.thin_lens import DISK_SIGMA_PER_DIAMETER, LensConfig
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.fit import straight_line
+from ddfd_training.calibration.intervals import widening
 from ddfd_training.calibration.solve import (
     ASSUMED_SIGMA_PER_DIAMETER,
     SMALLEST_BLUR_PX,
@@ -249,7 +250,7 @@ def plot_rgbd(result: RgbdResult, path: Path) -> Path:
 def _intervals(
     spreads: Spreads, line: tuple[float, float, float]
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Bootstrap over frames."""
+    """Bootstrap over frames, each of which tells the whole line by itself."""
     random = np.random.default_rng(0)
     members = [np.flatnonzero(spreads.frame == f) for f in np.unique(spreads.frame)]
     draws = []
@@ -259,7 +260,9 @@ def _intervals(
         )
         part = Spreads(spreads.dioptre[chosen], spreads.sigma_px[chosen], spreads.frame[chosen])
         draws.append(robust_line(part, line)[:2] if len(chosen) >= _FEWEST // 2 else line[:2])
-    low, high = np.quantile(np.array(draws), [0.025, 0.975], axis=0)
+    middle = np.array(line[:2])
+    moved = (np.array(draws) - middle) * widening(len(members), 1)
+    low, high = middle + np.quantile(moved, [0.025, 0.975], axis=0)
     return (
         (line[0], float(low[0]), float(high[0])),
         (line[1], float(low[1]), float(high[1])),
