@@ -23,6 +23,19 @@ from ddfd_ros.model.networks import build_network, plain_options
 
 CHECKPOINT_FORMAT = 1
 _KEYS = {"format", "network", "options", "state_dict", "contract"}
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.PickleError,
+)
+"""What torch's unpickler raises at damaged bytes: they are instructions to it."""
 
 
 def weights_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
@@ -146,7 +159,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.PickleError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelLoadError(
             f"{source}: expected a whole checkpoint written by save_checkpoint, got a file of "
@@ -158,18 +171,39 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{source}: expected a checkpoint with the keys {sorted(_KEYS)}, got {got}; "
             "convert it with save_checkpoint"
         )
-    if content["format"] != CHECKPOINT_FORMAT:
+    version = content["format"]
+    if type(version) is not int or version != CHECKPOINT_FORMAT:
         raise ModelLoadError(
             f"{source}: expected checkpoint format {CHECKPOINT_FORMAT}, got "
-            f"{content['format']!r}; use the version of ddfd_ros that wrote it"
+            f"{version!r}; use the version of ddfd_ros that wrote it"
         )
-    state = content["state_dict"]
-    if not isinstance(state, dict) or not all(torch.is_tensor(item) for item in state.values()):
+    state, options, network = (content[key] for key in ("state_dict", "options", "network"))
+    if not isinstance(state, dict) or not all(map(_is_weight, state, state.values())):
         raise ModelLoadError(
             f"{source}: expected a state_dict of tensors, got {type(state).__name__} with other "
             "values; write the file with save_checkpoint"
         )
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise ModelLoadError(
+            f"{source}: expected options by name, got {options!r}; write the file with "
+            "save_checkpoint"
+        )
+    if not isinstance(network, str):
+        raise ModelLoadError(
+            f"{source}: expected the name of a network, got {network!r}; write the file with "
+            "save_checkpoint"
+        )
     return content
+
+
+def _is_weight(name: object, value: object) -> bool:
+    """Whether it is a named tensor whose values are all there."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_meta
+    )
 
 
 def _drop_removed_heads(

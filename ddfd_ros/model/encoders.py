@@ -8,7 +8,6 @@ tensors are the same, so that its ImageNet weights load by key.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from torch import nn
 
 from ddfd_ros.core.errors import ModelLoadError
 from ddfd_ros.model.base import check_choice
+from ddfd_ros.model.checkpoint import UNREADABLE
 
 BLOCK_LAYERS = (6, 12, 24, 16)
 GROWTH = 32
@@ -212,7 +212,7 @@ def read_imagenet_file(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(source, map_location="cpu", weights_only=True)
         return {str(key): value for key, value in loaded.items()}
-    except (RuntimeError, EOFError, AttributeError, TypeError, pickle.PickleError) as error:
+    except UNREADABLE as error:
         raise ModelLoadError(
             f"{source}: expected a state dict of torchvision's DenseNet-121, got a file that does "
             f"not load as one ({error}); download it again"

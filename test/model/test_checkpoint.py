@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,6 +154,45 @@ def test_a_changed_byte_among_the_weights_is_noticed(path):
     whole[where + 1000] ^= 1
     path.write_bytes(whole)
     with pytest.raises(ModelLoadError, match="(expected weights with sha256|got a file of)"):
+        load_checkpoint(path)
+
+
+def test_bytes_damaged_among_the_instructions_are_refused(path):
+    rewrite(path, state_dict={str(i): torch.ones(i + 1) for i in range(20)})
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        name = next(item for item in archive.namelist() if item.endswith("data.pkl"))
+        text = archive.read(name)
+    start = whole.index(text)
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in random.integers(len(text), size=3):
+            damaged[start + place] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_checkpoint(path)
+        except ModelLoadError:
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("network", ["ddfd-lite"], "expected the name of a network"),
+        ("options", [1, 2], "expected options by name"),
+        ("options", {1: 2}, "expected options by name"),
+        ("format", torch.ones(2), "expected checkpoint format 1"),
+        ("state_dict", {1: torch.ones(1)}, "expected a state_dict of tensors"),
+        ("state_dict", {"a": torch.eye(3).to_sparse()}, "expected a state_dict of tensors"),
+        ("state_dict", {"a": torch.ones(1, device="meta")}, "expected a state_dict of tensors"),
+    ],
+)
+def test_content_of_another_kind_is_refused(path, key, value, message):
+    rewrite(path, **{key: value})
+    with pytest.raises(ModelLoadError, match=message):
         load_checkpoint(path)
 
 

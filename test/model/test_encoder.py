@@ -227,9 +227,10 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     with pytest.raises(ModelLoadError, match="got no file"):
         load_imagenet_weights(encoder, tmp_path / "none.pth")
     broken = tmp_path / "broken.pth"
-    broken.write_bytes(b"PK\x03\x04 not a zip")
-    with pytest.raises(ModelLoadError, match="does not load"):
-        load_imagenet_weights(encoder, broken)
+    for content in (b"PK\x03\x04 not a zip", b"half a download"):
+        broken.write_bytes(content)
+        with pytest.raises(ModelLoadError, match="does not load"):
+            load_imagenet_weights(encoder, broken)
     other = tmp_path / "other.pth"
     torch.save({"layer1.0.conv1.weight": torch.zeros(3)}, other)
     with pytest.raises(ModelLoadError, match="only 0 of 731 tensors match"):

@@ -111,9 +111,10 @@ def test_missing_weights_are_named(tmp_path, vgg_file):
     with pytest.raises(ModelLoadError, match="expected torchvision's VGG-16"):
         load_vgg(str(other))
     broken = tmp_path / "broken.pth"
-    broken.write_bytes(b"no weights")
-    with pytest.raises(ModelLoadError, match="does not load"):
-        load_vgg(str(broken))
+    for content in (b"no weights", b"half a download"):
+        broken.write_bytes(content)
+        with pytest.raises(ModelLoadError, match="does not load"):
+            load_vgg(str(broken))
     with pytest.raises(ModelLoadError, match=f"expected one of {', '.join(LAYERS)}"):
         load_vgg(str(vgg_file), "relu9")
 

@@ -270,3 +270,15 @@ def test_sparsification_matches_a_loop_and_its_limits():
     many = np.abs(rng.normal(size=100000))
     chance = metrics.sparsification(many, rng.uniform(size=many.size))
     assert chance["aurg_fraction"] == pytest.approx(0.0, abs=0.03)
+
+
+def test_where_pixels_of_equal_sigma_lie_does_not_matter():
+    rng = np.random.default_rng(2)
+    error = np.sort(np.abs(rng.laplace(size=2000)))
+    for values in (error, error[::-1]):
+        useless = metrics.sparsification(values, np.full(values.size, 0.3))
+        assert useless["aurg_m"] == pytest.approx(0.0, abs=1e-9)
+        assert useless["aurg_fraction"] == pytest.approx(0.0, abs=1e-9)
+    limited = np.minimum(error + rng.uniform(0.0, 0.5, error.size), 0.8)
+    there = metrics.sparsification(error, limited)
+    assert metrics.sparsification(error[::-1], limited[::-1]) == pytest.approx(there)

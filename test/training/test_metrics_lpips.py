@@ -139,6 +139,24 @@ def test_without_weights_the_error_says_where_they_belong(tmp_path: Path, monkey
         Lpips("alex", wrong)
 
 
+def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch):
+    damaged = tmp_path / "alexnet.pth"
+    damaged.write_bytes(b"half a download")
+    with pytest.raises(ModelLoadError, match=r"alexnet\.pth, got a file that does not load"):
+        Lpips("alex", damaged)
+    torch.save([1, 2], damaged)
+    with pytest.raises(ModelLoadError, match=r"alexnet\.pth, got a file that does not load"):
+        Lpips("alex", damaged)
+
+    def altered(*_: object, **__: object) -> None:
+        raise RuntimeError('invalid hash value (expected "7be5be79")')
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", altered)
+    with pytest.raises(ModelLoadError, match="invalid hash value"):
+        Lpips(download=True)
+
+
 def test_an_evaluation_names_the_network(tmp_path: Path):
     from ddfd_training.evaluate import evaluate
     from ddfd_training.evaluate_items import Item

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfd_ros.core.errors import ModelLoadError
+from ddfd_ros.model.checkpoint import UNREADABLE
 
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -204,7 +205,7 @@ def _backbone_state(
     if download and not path.is_file():
         try:
             torch.hub.load_state_dict_from_url(url, model_dir=str(path.parent), check_hash=True)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter where its digest is another one
             raise ModelLoadError(
                 f"lpips: expected to download {url}, got {error}; fetch it on another machine "
                 f"and put it at {path}"
@@ -214,5 +215,11 @@ def _backbone_state(
             f"lpips ({net}): expected torchvision's ImageNet weights at {path}, found none; "
             f"fetch {url} and put it there, or allow the download (--lpips-weights download)"
         )
-    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(key): value for key, value in state.items()}
+    except UNREADABLE as error:
+        raise ModelLoadError(
+            f"lpips ({net}): expected a state dict of torchvision's network at {path}, got a file "
+            f"that does not load as one ({error}); fetch {url} again"
+        ) from error

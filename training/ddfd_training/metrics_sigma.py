@@ -34,6 +34,16 @@ def _remaining_rmse(square_error: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return np.sqrt(np.cumsum(square_error, dtype=np.float64)[keep - 1] / keep)
 
 
+def least_uncertain_first(square_error: np.ndarray, sigma_m: np.ndarray) -> np.ndarray:
+    """Square errors ``[n]`` in order of sigma; equal sigmas share the mean of theirs.
+
+    Sigma says nothing about the order of pixels for which it is the same, and where they lie in
+    the image must not: their mean is what a random order among them expects.
+    """
+    _, place, count = np.unique(sigma_m, return_inverse=True, return_counts=True)
+    return np.repeat(np.bincount(place.ravel(), square_error) / count, count)
+
+
 def sparsification(abs_error_m: np.ndarray, sigma_m: np.ndarray) -> dict[str, float]:
     """Does removing the pixels of largest sigma remove the largest errors? (Ilg et al. 2018).
 
@@ -42,7 +52,7 @@ def sparsification(abs_error_m: np.ndarray, sigma_m: np.ndarray) -> dict[str, fl
 
     Args:
         abs_error_m: ``[n]``, metres.
-        sigma_m: ``[n]``, any measure that grows with uncertainty.
+        sigma_m: ``[n]``, any measure that grows with uncertainty; the same everywhere is useless.
 
     Returns:
         ``ause_m``: area between the curve and the best one, metres, 0 is perfect. ``aurg_m``: area
@@ -55,7 +65,7 @@ def sparsification(abs_error_m: np.ndarray, sigma_m: np.ndarray) -> dict[str, fl
     square = np.square(abs_error_m, dtype=np.float64)
     kept = 1.0 - np.arange(SPARSIFICATION_STEPS) / SPARSIFICATION_STEPS
     keep = np.maximum(np.rint(kept * count).astype(np.int64), 1)
-    ours = _remaining_rmse(square[np.argsort(sigma_m, kind="stable")], keep)
+    ours = _remaining_rmse(least_uncertain_first(square, sigma_m), keep)
     best = _remaining_rmse(np.sort(square), keep)
     random = math.sqrt(square.mean())
     ause, aurg = float(np.mean(ours - best)), float(np.mean(random - ours))

@@ -6,7 +6,6 @@ only to download them.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfd_ros.core.errors import ModelLoadError
+from ddfd_ros.model.checkpoint import UNREADABLE
 from ddfd_training.losses_image import l1_image
 
 TORCHVISION = "torchvision"
@@ -151,7 +151,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.PickleError) as error:
+    except UNREADABLE as error:
         raise ModelLoadError(
             f"{path}: expected a state dict of VGG-16, got a file that does not load ({error}); "
             "download it again"

@@ -19,7 +19,11 @@ import torch
 from torch import nn
 
 from ddfd_ros.core.errors import DdfdError
-from ddfd_training.metrics_sigma import laplace_half_width_m, sigma_metrics
+from ddfd_training.metrics_sigma import (
+    laplace_half_width_m,
+    least_uncertain_first,
+    sigma_metrics,
+)
 
 SAMPLES = 50
 LEVELS = (0.68, 0.95)
@@ -213,11 +217,11 @@ class Calibration:
         said = [math.sqrt(float((sigma_m[part] ** 2).mean())) for part in parts if part.size]
         was = [math.sqrt(float((error_m[part] ** 2).mean())) for part in parts if part.size]
         removed = np.linspace(0.0, 0.95, PLOT_POINTS - 1)
-        by_sigma, by_error = np.argsort(sigma_m, kind="stable"), np.argsort(error_m)
+        square = error_m**2
 
-        def left(order: np.ndarray) -> list[float]:
+        def left(ordered: np.ndarray) -> list[float]:
             keep = np.maximum(((1 - removed) * error_m.size).astype(int), 1)
-            sums = np.cumsum(error_m[order] ** 2)
+            sums = np.cumsum(ordered)
             return [float(value) for value in np.sqrt(sums[keep - 1] / keep)]
 
         return {
@@ -226,6 +230,6 @@ class Calibration:
             "bin_sigma_m": said,
             "bin_rmse_m": was,
             "removed": removed.tolist(),
-            "remaining_rmse_m": left(by_sigma),
-            "best_rmse_m": left(by_error),
+            "remaining_rmse_m": left(least_uncertain_first(square, sigma_m)),
+            "best_rmse_m": left(np.sort(square)),
         }
