@@ -30,9 +30,9 @@ def tolerance_of(precision: str, calibrated: bool = False) -> Tolerance:
     """Bounds for an engine of ``precision`` (``engine_manifest.PRECISIONS``).
 
     Measured on photographs with graphs of these types on a CPU: half precision moves the depth of
-    ddfd-lite by 1.5 mm on average and 6 mm at most, int8 by 0.1 to 0.3 m and up to 4 m. So int8
-    is checked for gross errors only; whether its accuracy will do, the depth error against truth
-    must tell.
+    ddfd-lite by 1.5 mm on average and of single pixels by up to 0.2 m (docs/tensorrt.md), int8 by
+    0.1 to 0.3 m and up to 4 m. So int8 is checked for gross errors only; whether its accuracy will
+    do, the depth error against truth must tell.
 
     Args:
         precision: Its name.
