@@ -168,9 +168,22 @@ def test_errors_are_one_clear_line(tmp_path, capsys, model):
     error = capsys.readouterr().err
     assert "candidate: expected a model file or one of the shipped models" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--tolerance-scale", "0", "a positive number, got 0"),
+        ("--allowed", "5", "a fraction from 0 to 1, got 5"),  # per cent: all would pass
+        ("--limit", "-5", "a whole number from 1, got -5"),  # all but the last five
+        ("--limit", "0", "a whole number from 1, got 0"),
+    ],
+)
+def test_a_number_that_would_pass_anything_is_refused(model, capsys, option, value, said):
     with pytest.raises(SystemExit) as caught:
-        verify_main([str(model), str(model), "--tolerance-scale", "0"])
+        verify_main([str(model), str(model), option, value])
     assert caught.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_depth_error_against_truth(model, tmp_path, capsys):

@@ -65,7 +65,7 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
                         help="device of the candidate")  # fmt: skip
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="PATH",
                         help="image or folder, besides the golden input; repeatable")  # fmt: skip
-    parser.add_argument("--limit", type=int, help="at most so many images of the folders")
+    parser.add_argument("--limit", type=_count, help="at most so many images of the folders")
     parser.add_argument("--truth", type=Path, metavar="FOLDER",
                         help="depth maps (8 or 16 bit) named like the images")  # fmt: skip
     parser.add_argument("--truth-unit", type=_positive, default=1e-3, metavar="METRES",
@@ -74,7 +74,7 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
                         help="whose tolerances hold (default: the engine's or fp32)")  # fmt: skip
     parser.add_argument("--tolerance-scale", type=_positive,
                         help="factor on the tolerances instead of the precision's")  # fmt: skip
-    parser.add_argument("--allowed", type=float, metavar="FRACTION",
+    parser.add_argument("--allowed", type=_fraction, metavar="FRACTION",
                         help="fraction of values that may be beyond it instead")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     return _guarded(_verify, parser.parse_args(argv))
@@ -84,6 +84,20 @@ def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a fraction from 0 to 1, got {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
     return value
 
 
