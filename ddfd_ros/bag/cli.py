@@ -19,6 +19,7 @@ from rich.table import Table
 from ddfd_ros.bag.errors import BagError
 from ddfd_ros.bag.run import COPIES, BagJob, BagResult, convert
 from ddfd_ros.bag.writing import STORAGES
+from ddfd_ros.core.arguments import at_least_one
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.ros.parameters import NodeParameters
 
@@ -238,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--storage", default="mcap", choices=STORAGES, help="default: mcap")
     parser.add_argument(
-        "--part-frames", type=_positive, default=100, help="frames per file (default: 100)"
+        "--part-frames", type=at_least_one, default=100, help="frames per file (default: 100)"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the output bag when the new one is whole"
@@ -254,16 +255,6 @@ def _namespace(text: str) -> str:
             f"/front/left, got {text!r}"
         )
     return text
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return value
 
 
 if __name__ == "__main__":

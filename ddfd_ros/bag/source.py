@@ -84,9 +84,8 @@ class BagSource:
                 f"file), got nothing there (seen from {Path.cwd()}); check the path"
             )
         self._files = _stored(path)
-        for file in self._files:
-            if problem := unread_log(file):
-                raise BagError(problem)
+        if problem := unread_log(path):
+            raise BagError(problem)
         try:
             # A folder that is named .bag is taken for a bag of ROS 1.
             indexed = (path / "metadata.yaml").is_file() and path.suffix != ".bag"

@@ -23,7 +23,7 @@ from ddfd_ros.model.networks import build_network, plain_options
 
 CHECKPOINT_FORMAT = 1
 _KEYS = {"format", "network", "options", "state_dict", "contract"}
-UNREADABLE = (
+_UNREADABLE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -159,7 +159,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelLoadError(
             f"{source}: expected a whole checkpoint written by save_checkpoint, got a file of "
@@ -194,6 +194,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "save_checkpoint"
         )
     return content
+
+
+def read_state_dict(path: Path, kind: str, remedy: str) -> dict[str, torch.Tensor]:
+    """Weights that others' code saved: tensors by name.
+
+    Args:
+        path: The file.
+        kind: Whose weights are expected, in words.
+        remedy: What to do where they are not there.
+
+    Raises:
+        ModelLoadError: The file is damaged, or no state dict.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(key): value for key, value in loaded.items()}
+    except _UNREADABLE as error:
+        raise ModelLoadError(
+            f"expected a state dict of {kind} at {path}, got a file that does not load as one "
+            f"({error}); {remedy}"
+        ) from error
 
 
 def _is_weight(name: object, value: object) -> bool:

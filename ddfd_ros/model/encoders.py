@@ -19,7 +19,7 @@ from torch import nn
 
 from ddfd_ros.core.errors import ModelLoadError
 from ddfd_ros.model.base import check_choice
-from ddfd_ros.model.checkpoint import UNREADABLE
+from ddfd_ros.model.checkpoint import read_state_dict
 
 BLOCK_LAYERS = (6, 12, 24, 16)
 GROWTH = 32
@@ -209,14 +209,7 @@ def read_imagenet_file(path: str | Path) -> dict[str, torch.Tensor]:
     source = Path(path)
     if not source.is_file():
         raise ModelLoadError(f"{source}: expected ImageNet weights, got no file; check the path")
-    try:
-        loaded = torch.load(source, map_location="cpu", weights_only=True)
-        return {str(key): value for key, value in loaded.items()}
-    except UNREADABLE as error:
-        raise ModelLoadError(
-            f"{source}: expected a state dict of torchvision's DenseNet-121, got a file that does "
-            f"not load as one ({error}); download it again"
-        ) from error
+    return read_state_dict(source, "torchvision's DenseNet-121", "download it again")
 
 
 def load_imagenet_state(

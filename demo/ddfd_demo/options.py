@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ddfd_ros.core.arguments import at_least_one
 from ddfd_ros.ros.parameters import NodeParameters
 
 _PARAMETERS = {item.name for item in fields(NodeParameters)}
@@ -65,7 +66,7 @@ def parse(arguments: Sequence[str] | None = None) -> DemoOptions:
         help="frames/s of a stream",
     )
     add("--pacing", choices=("auto", "wait", "stream"), default=default.pacing)
-    add("--max-frames", type=_count, default=default.max_frames)
+    add("--max-frames", type=at_least_one, default=default.max_frames)
     add("--scale", type=_positive, default=default.scale, help="resize the pictures by this")
     add("--natural", action="store_true", help="RGB-D pictures carry their own defocus")
     add("--topic", default=default.topic, help="image topic of a bag")
@@ -102,14 +103,4 @@ def _positive(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above zero, got {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
     return value

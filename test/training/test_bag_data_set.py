@@ -125,6 +125,15 @@ def test_pairs_by_the_stamps_in_the_headers(tmp_path: Path, storage: str):
     assert again[4].sharp_rgb[0, 0, 0] == 50
 
 
+def test_messages_in_a_write_ahead_log_are_not_passed_over(tmp_path: Path):
+    with BagMaker(tmp_path / "bag", "sqlite3") as bag:
+        bag.image("/camera/color/image_raw", 0.0, np.zeros((120, 160, 3), np.uint8), 0.0)
+    file = next((tmp_path / "bag").glob("*.db3"))
+    file.with_name(file.name + "-wal").write_bytes(b"messages")
+    with pytest.raises(DatasetError, match="expected a recording that was closed"):
+        open_dataset("bag", tmp_path / "bag")
+
+
 def test_a_damaged_bag_is_explained(tmp_path: Path):
     with BagMaker(tmp_path / "bag", "sqlite3") as bag:
         for number in range(20):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfd_ros.core.errors import ModelLoadError
-from ddfd_ros.model.checkpoint import UNREADABLE
+from ddfd_ros.model.checkpoint import read_state_dict
 
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -215,11 +215,4 @@ def _backbone_state(
             f"lpips ({net}): expected torchvision's ImageNet weights at {path}, found none; "
             f"fetch {url} and put it there, or allow the download (--lpips-weights download)"
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(key): value for key, value in state.items()}
-    except UNREADABLE as error:
-        raise ModelLoadError(
-            f"lpips ({net}): expected a state dict of torchvision's network at {path}, got a file "
-            f"that does not load as one ({error}); fetch {url} again"
-        ) from error
+    return read_state_dict(path, f"torchvision's {net}", f"fetch {url} again")

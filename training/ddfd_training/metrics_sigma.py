@@ -29,7 +29,7 @@ def interval_coverage(abs_error_m: np.ndarray, sigma_m: np.ndarray, probability:
     return float(np.mean(abs_error_m <= laplace_half_width_m(sigma_m, probability)))
 
 
-def _remaining_rmse(square_error: np.ndarray, keep: np.ndarray) -> np.ndarray:
+def remaining_rmse(square_error: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """Rms error of the first ``k`` pixels, for each ``k`` in ``keep``."""
     return np.sqrt(np.cumsum(square_error, dtype=np.float64)[keep - 1] / keep)
 
@@ -65,8 +65,8 @@ def sparsification(abs_error_m: np.ndarray, sigma_m: np.ndarray) -> dict[str, fl
     square = np.square(abs_error_m, dtype=np.float64)
     kept = 1.0 - np.arange(SPARSIFICATION_STEPS) / SPARSIFICATION_STEPS
     keep = np.maximum(np.rint(kept * count).astype(np.int64), 1)
-    ours = _remaining_rmse(least_uncertain_first(square, sigma_m), keep)
-    best = _remaining_rmse(np.sort(square), keep)
+    ours = remaining_rmse(least_uncertain_first(square, sigma_m), keep)
+    best = remaining_rmse(np.sort(square), keep)
     random = math.sqrt(square.mean())
     ause, aurg = float(np.mean(ours - best)), float(np.mean(random - ours))
     possible = ause + aurg

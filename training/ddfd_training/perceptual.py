@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfd_ros.core.errors import ModelLoadError
-from ddfd_ros.model.checkpoint import UNREADABLE
+from ddfd_ros.model.checkpoint import read_state_dict
 from ddfd_training.losses_image import l1_image
 
 TORCHVISION = "torchvision"
@@ -149,16 +149,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             f"{path}: expected VGG-16 weights for the perceptual loss, got no file; give the path "
             "of vgg16-397923af.pth, or leave the loss's option vgg empty to do without"
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise ModelLoadError(
-            f"{path}: expected a state dict of VGG-16, got a file that does not load ({error}); "
-            "download it again"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise ModelLoadError(f"{path}: expected a state dict, got {type(state).__name__}")
-    return state
+    return read_state_dict(path, "VGG-16", "download it again")
 
 
 def _download() -> Mapping[str, Tensor]:

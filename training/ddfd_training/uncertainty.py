@@ -22,6 +22,7 @@ from ddfd_ros.core.errors import DdfdError
 from ddfd_training.metrics_sigma import (
     laplace_half_width_m,
     least_uncertain_first,
+    remaining_rmse,
     sigma_metrics,
 )
 
@@ -217,19 +218,16 @@ class Calibration:
         said = [math.sqrt(float((sigma_m[part] ** 2).mean())) for part in parts if part.size]
         was = [math.sqrt(float((error_m[part] ** 2).mean())) for part in parts if part.size]
         removed = np.linspace(0.0, 0.95, PLOT_POINTS - 1)
+        keep = np.maximum(((1 - removed) * error_m.size).astype(int), 1)
         square = error_m**2
-
-        def left(ordered: np.ndarray) -> list[float]:
-            keep = np.maximum(((1 - removed) * error_m.size).astype(int), 1)
-            sums = np.cumsum(ordered)
-            return [float(value) for value in np.sqrt(sums[keep - 1] / keep)]
-
         return {
             "nominal": levels.tolist(),
             "covered": inside,
             "bin_sigma_m": said,
             "bin_rmse_m": was,
             "removed": removed.tolist(),
-            "remaining_rmse_m": left(least_uncertain_first(square, sigma_m)),
-            "best_rmse_m": left(np.sort(square)),
+            "remaining_rmse_m": remaining_rmse(
+                least_uncertain_first(square, sigma_m), keep
+            ).tolist(),
+            "best_rmse_m": remaining_rmse(np.sort(square), keep).tolist(),
         }

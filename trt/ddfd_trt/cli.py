@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddfd_ros.core.arguments import at_least_one
 from ddfd_ros.core.errors import DdfdError
 from ddfd_ros.core.shipped import resolve_model
 from ddfd_ros.core.types import HEADS
@@ -65,7 +66,7 @@ def verify_main(argv: Sequence[str] | None = None) -> int:
                         help="device of the candidate")  # fmt: skip
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="PATH",
                         help="image or folder, besides the golden input; repeatable")  # fmt: skip
-    parser.add_argument("--limit", type=_count, help="at most so many images of the folders")
+    parser.add_argument("--limit", type=at_least_one, help="at most so many images of the folders")
     parser.add_argument("--truth", type=Path, metavar="FOLDER",
                         help="depth maps (8 or 16 bit) named like the images")  # fmt: skip
     parser.add_argument("--truth-unit", type=_positive, default=1e-3, metavar="METRES",
@@ -91,13 +92,6 @@ def _fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a fraction from 0 to 1, got {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
     return value
 
 

@@ -141,9 +141,8 @@ def _open(path: Path) -> Any:
     from rosbags.highlevel.anyreader import AnyReaderError
     from rosbags.typesys import Stores, get_typestore
 
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if problem := unread_log(file):
-            raise InputError(problem)
+    if problem := unread_log(path):
+        raise InputError(problem)
     try:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()

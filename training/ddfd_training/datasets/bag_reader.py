@@ -14,6 +14,7 @@ import numpy as np
 from ddfd_ros.core.compressed_depth import decode_compressed_depth
 from ddfd_ros.core.errors import DatasetError, ImageFormatError
 from ddfd_ros.core.image_codec import decode, decode_depth
+from ddfd_ros.core.recordings import unread_log
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -56,6 +57,8 @@ class BagReader:
             from rosbags.highlevel.anyreader import AnyReaderError
             from rosbags.typesys import Stores, get_typestore
 
+            if problem := unread_log(self.path):
+                raise DatasetError(problem)
             try:
                 reader = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
                 reader.open()
