@@ -15,7 +15,7 @@ from ddfd_training.calibration.detection import Camera
 from ddfd_training.calibration.errors import CalibrationError
 from ddfd_training.calibration.measure import Picture
 from ddfd_training.datasets.bag_reader import COMPRESSED, IMAGE, INFO, BagReader
-from ddfd_training.datasets.base import IMAGE_SUFFIXES, by_stem, read_rgb
+from ddfd_training.datasets.base import IMAGE_SUFFIXES, by_stem, read_rgb, shown_files
 from ddfd_training.datasets.rgbd_folder import read_intrinsics
 
 MOST_FRAMES = 40
@@ -47,7 +47,7 @@ def folder_pictures(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise CalibrationError(f"expected a folder of pictures or a bag, found none at {folder}")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = shown_files(folder, IMAGE_SUFFIXES)
     if not found:
         raise CalibrationError(f"{folder}: expected pictures of the target, found none")
     return found

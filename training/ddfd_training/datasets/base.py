@@ -182,7 +182,7 @@ def files_in(
     Raises:
         DatasetError: There is none.
     """
-    files = sorted(p for p in folder.glob(pattern) if is_shown(p) and p.suffix.lower() in suffixes)
+    files = shown_files(folder, suffixes, pattern)
     if not files:
         raise DatasetError(
             f"{dataset}: expected files {pattern} of type {', '.join(suffixes)} in {folder}, "
@@ -191,9 +191,10 @@ def files_in(
     return files
 
 
-def is_shown(path: Path) -> bool:
-    """Whether a file is not hidden: macOS leaves a ``._NAME.jpg`` beside each image it copies."""
-    return not path.name.startswith(".")
+def shown_files(folder: Path, suffixes: Sequence[str], pattern: str = "*") -> list[Path]:
+    """As :func:`files_in`, perhaps none: macOS leaves a ``._NAME.jpg`` beside what it copies."""
+    found = (p for p in folder.glob(pattern) if not p.name.startswith("."))
+    return sorted(p for p in found if p.suffix.lower() in suffixes)
 
 
 def counted(name: str) -> tuple[str | int, ...]:

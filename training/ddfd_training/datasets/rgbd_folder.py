@@ -17,12 +17,12 @@ from ddfd_training.datasets.base import (
     RgbdSample,
     by_stem,
     counted,
-    is_shown,
     part_of_recording,
     read_color,
     read_raw,
     require_folder,
     same_size,
+    shown_files,
     unknown_depth,
 )
 from ddfd_training.optics_options import RenderOptions
@@ -117,8 +117,7 @@ def require_own_frames(out: Path, kinds: Collection[str], names: Collection[str]
     """
     suffixes = (*IMAGE_SUFFIXES, *DEPTH_SUFFIXES)
     folders = [out / kind for kind in FRAME_FOLDERS if (out / kind).is_dir()]
-    listed = [p for each in folders for p in each.iterdir() if is_shown(p)]
-    found = [p for p in listed if p.suffix.lower() in suffixes]
+    found = [p for each in folders for p in shown_files(each, suffixes)]
     own: set[Path] = set()
     if (out / REGISTRATION_FILE).is_file():
         own = {out / kind / f"{name}.png" for kind in kinds for name in names}
@@ -244,8 +243,7 @@ def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Files of the folder by name without suffix, in order; none if there is no folder."""
     if not folder.is_dir():
         return {}
-    listed = (p for p in folder.iterdir() if is_shown(p) and p.suffix.lower() in suffixes)
-    return by_stem(sorted(listed))
+    return by_stem(shown_files(folder, suffixes))
 
 
 class RgbdFolder(RgbdDataset):
